@@ -5,9 +5,10 @@
 import { assertNever } from '../base/assert.ts';
 import { readU32 } from '../base/bytes.ts';
 import type { PathReport } from '../base/path-report.ts';
-import { namedDrops, newDropCounters } from '../esp/drops.ts';
+import { namedDrops } from '../esp/drops.ts';
 import { IkeEndpoint } from '../ike/endpoint.ts';
 import type { ChildSa, IkeEvent, Path, SignatureAnswer, VerificationAnswer } from '../ike/events.ts';
+import type { RestoreRefusal } from '../ike/state/restore.ts';
 import type { IkeSaStatus } from '../ike/status.ts';
 import type { CounterMemory, DataPlane, PlaneReport } from './commands.ts';
 import type { TunnelConfig } from './config.ts';
@@ -21,16 +22,18 @@ import type { ControlCounters, ControlPlaneOptions, Transmit } from './options.t
 import type { BelievedReport } from './path-reports.ts';
 import { checkPeers, type RekeyChoice, type RekeyedSa, rekeySas } from './sa-operations.ts';
 import { SaTable } from './sa-table.ts';
+import { decodeState, encodeState } from './state/record.ts';
 import type { Tunnel } from './tunnel.ts';
 import { TunnelTable } from './tunnel-table.ts';
+
+/** The counters of datagrams that are not IKE's. */
+const COUNTED_AS = { empty: 'empty', keepalive: 'keepalives', esp: 'overflow' } as const;
 
 /** The part of an engine that negotiates and keeps tunnels up. Times are milliseconds of the owner's clock. */
 export class ControlPlane {
   readonly counters: ControlCounters = { keepalives: 0, empty: 0, overflow: 0, 'path-report-ignored': 0 };
   readonly ike: IkeEndpoint;
   readonly #tunnels = new TunnelTable();
-  /** What tunnels dropped on the way in that are not here any more. */
-  readonly #dropsOfFormer = newDropCounters();
   readonly #devices: DeviceTable;
   readonly #sas: SaTable;
   readonly #keeper: ConnectionKeeper;
@@ -57,7 +60,8 @@ export class ControlPlane {
       report: (event) => this.#events.push(event),
     });
     this.#devices = new DeviceTable(this.#plane, this.#counterMemory, fragmentSeed);
-    this.#sas = new SaTable(this.#plane, this.#counterMemory, this.#devices);
+    const { resumable = false } = options;
+    this.#sas = new SaTable(this.#plane, this.#counterMemory, this.#devices, { keepsKeys: resumable });
   }
 
   /** @throws RangeError, with nothing changed, when a name is taken or the configuration cannot be worked with */
@@ -81,7 +85,6 @@ export class ControlPlane {
     });
     this.#sas.removeAllOf(tunnel);
     this.#plane.refresh?.();
-    for (const [reason, count] of tunnel.counters.inboundDrops.entries()) this.#dropsOfFormer[reason]! += count;
     const rivals = this.#devices.rivals(tunnel);
     this.#plane.commandSender({ type: 'remove-tunnel', tunnel: tunnel.index });
     this.#devices.leave(tunnel);
@@ -144,28 +147,12 @@ export class ControlPlane {
     });
   }
 
-  /**
-   * Takes a UDP datagram of IKE, or what is neither IKE nor ESP; ESP packets are the data plane's, and counted here.
-   * Returns false: nothing waits for `flush`.
-   */
+  /** Takes a UDP datagram; ESP is the data plane's, and only counted here. Returns false: nothing waits for `flush`. */
   receive(now: number, path: Path, data: Uint8Array): boolean {
     const kind = classify(path.local.port, data);
-    switch (kind) {
-      case 'empty':
-        this.counters.empty++;
-        return false;
-      case 'keepalive':
-        this.counters.keepalives++;
-        return false;
-      case 'ike':
-        this.act(now, () => this.ike.handleDatagram(now, path, stripMarker(path.local.port, data)));
-        return false;
-      case 'esp':
-        this.counters.overflow++;
-        return false;
-      default:
-        return assertNever(kind, 'kind of datagram');
-    }
+    if (kind === 'ike') this.act(now, () => this.ike.handleDatagram(now, path, stripMarker(path.local.port, data)));
+    else this.counters[COUNTED_AS[kind]]++;
+    return false;
   }
 
   /** Takes a report of a data plane that works in another thread. @internal */
@@ -239,6 +226,23 @@ export class ControlPlane {
     this.act(now, () => this.ike.answerVerification(now, requestId, verdict));
   }
 
+  /**
+   * The SAs in use as a record with which the engine of another process goes on (`docs/state.md`), for an engine that is
+   * `resumable`. It contains keys: the owner seals and erases it. This engine must send nothing afterwards. @internal
+   */
+  saveState(now: number): Uint8Array {
+    return encodeState({ at: now, ikeSas: this.ike.save(now), espSas: this.#sas.save(now) });
+  }
+
+  /**
+   * Goes on with the SAs of a record, once the tunnels are added and before they are wanted. Returns those that it cannot
+   * go on with. @throws DecodeError, with nothing changed, for what is no record @internal
+   */
+  resumeState(now: number, saved: Uint8Array): RestoreRefusal[] {
+    const { at, ikeSas, espSas } = decodeState(saved);
+    return this.#sas.resume(at, espSas, (keysOf) => this.act(now, () => this.ike.resume(now, ikeSas, { at, keysOf })));
+  }
+
   /** The time of the call that is being served. @internal */
   protected get now(): number {
     return this.#now;
@@ -266,11 +270,7 @@ export class ControlPlane {
 
   /** ESP packets that were dropped on the way in and belong to no tunnel, by reason. Those of tunnels are theirs. */
   strayDrops(): Record<string, number> {
-    const stray = Float64Array.from(this.#plane.inboundDrops);
-    const others = [this.#dropsOfFormer, ...[...this.#tunnels.values()].map(({ counters }) => counters.inboundDrops)];
-    // Without iterators: it is asked for with each status, and there may be thousands.
-    for (const drops of others) for (let reason = 0; reason < drops.length; reason++) stray[reason]! -= drops[reason]!;
-    return namedDrops(stray);
+    return namedDrops(this.#tunnels.strayDrops(this.#plane.inboundDrops));
   }
 
   /** Runs a call of the owner: what it makes IKE do is followed. @internal */

@@ -15,6 +15,8 @@ export interface CommonOptions {
   readonly localAddressFor?: (remote: IpAddress, vrf?: string) => IpAddress | undefined;
   /** Whether the owner can send and receive ESP straight over IP, as protocol 50: on paths without ports. */
   readonly rawEsp?: boolean;
+  /** The engine keeps the keys of its CHILD SAs beside the data plane, for `saveState`. Default: it does not. @internal */
+  readonly resumable?: boolean;
 }
 
 export interface ControlPlaneOptions extends CommonOptions {

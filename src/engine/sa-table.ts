@@ -10,6 +10,7 @@ import type { CipherSuite } from '../crypto/types.ts';
 import { MAX_SAS } from '../esp/inbound.ts';
 import { MAX_SAS_PER_ENTRY } from '../esp/outbound-entry.ts';
 import { type EspShape, maxPayload } from '../esp/packet.ts';
+import { restoreSaState, saveSaState } from '../esp/record.ts';
 import type { TfcConfig } from '../esp/tfc.ts';
 import { newSaState, SaCounter, type SaLimits } from '../esp/usage.ts';
 import type { ChildLifetime } from '../ike/config.ts';
@@ -21,7 +22,8 @@ import type { DeviceTable } from './device-table.ts';
 import { childSummary } from './events.ts';
 import { type BelievedReport, judgeReport } from './path-reports.ts';
 import { espPath } from './paths.ts';
-import { wipeKeys } from './suite.ts';
+import type { SavedEspSa } from './state/esp-sa.ts';
+import { copyEspKeys, type EspKeys, wipeEspKeys } from './suite.ts';
 import type { EngineChild, Tunnel } from './tunnel.ts';
 
 /** A limit in bytes or packets asks for a new SA when this part of it is used. */
@@ -57,11 +59,22 @@ export class SaTable {
   readonly #spis = new Set<number>();
   /** The oldest first. BOUNDED: MAX_SUPERSEDED and OVERTAKEN. */
   #superseded: SupersededSa[] = [];
+  readonly #keepsKeys: boolean;
+  /** By our SPI, while SAs of another process are resumed. BOUNDED: by the record. */
+  #resumed = new Map<number, SavedEspSa>();
+  /** The moment of their record. */
+  #savedAt = 0;
 
-  constructor(plane: DataPlane, memory: CounterMemory, devices: DeviceTable) {
+  constructor(
+    plane: DataPlane,
+    memory: CounterMemory,
+    devices: DeviceTable,
+    { keepsKeys }: { readonly keepsKeys: boolean },
+  ) {
     this.#plane = plane;
     this.#memory = memory;
     this.#devices = devices;
+    this.#keepsKeys = keepsKeys;
   }
 
   get(childId: number): EngineChild | undefined {
@@ -83,23 +96,28 @@ export class SaTable {
    */
   install(now: number, tunnel: Tunnel, sa: ChildSa): EngineChild | undefined {
     if (!this.#hasRoom(tunnel, sa)) {
-      wipeKeys(sa.keysIn);
-      wipeKeys(sa.keysOut);
+      wipeEspKeys(sa);
       return undefined;
     }
     const path = espPath(sa);
+    const resumed = this.#resumed.get(sa.spiIn);
     const child: EngineChild = {
       summary: childSummary(sa),
       ikeSaId: sa.ikeSaId,
       tunnel,
       received: newSaState(this.#memory),
       sent: newSaState(this.#memory),
+      keys: this.#keepsKeys ? copyEspKeys(sa) : undefined,
       shape: shapeOf(sa.suite),
       path,
       receivesBare: false,
       pathMtu: this.#knownMtu(sa.ikeSaId, path),
-      installedAt: now,
+      installedAt: resumed === undefined ? now : this.#savedAt + resumed.installedAt,
     };
+    if (resumed !== undefined) {
+      restoreSaState(resumed.received, child.received, this.#savedAt);
+      restoreSaState(resumed.sent, child.sent, this.#savedAt);
+    }
     this.#children.set(sa.id, child);
     tunnel.addChild(child);
     this.#byIkeSa.add(sa.ikeSaId, child);
@@ -115,7 +133,7 @@ export class SaTable {
       esn: sa.esn,
       selectors: sa.selectors,
       transport: sa.transport,
-      limits: limitsOf(now, sa.config.lifetime),
+      limits: limitsOf(child.installedAt, sa.config.lifetime),
       path,
     } as const;
     const { mtu, room, clampMtu } = sizesOf(child);
@@ -139,6 +157,35 @@ export class SaTable {
     };
     this.#plane.commandSender({ ...common, ...outbound });
     return child;
+  }
+
+  /** The SAs whose keys are kept, as another process goes on with them. The keys are not copies. */
+  save(at: number): SavedEspSa[] {
+    this.#plane.refresh?.();
+    return [...this.#children.values()].flatMap(({ summary: { spiIn }, keys, installedAt, received, sent }) => {
+      if (keys === undefined) return [];
+      const { keysIn, keysOut } = keys;
+      const states = { received: saveSaState(received, keysIn, at), sent: saveSaState(sent, keysOut, at) };
+      return [{ spiIn, installedAt: installedAt - at, ...states }];
+    });
+  }
+
+  /** SAs that `action` has installed go on as they are saved. It gets copies of their keys. */
+  resume<T>(
+    at: number,
+    saved: readonly SavedEspSa[],
+    action: (keysOf: (spiIn: number) => EspKeys | undefined) => T,
+  ): T {
+    this.#savedAt = at;
+    this.#resumed = new Map(saved.map((sa) => [sa.spiIn, sa]));
+    try {
+      return action((spiIn) => {
+        const found = this.#resumed.get(spiIn);
+        return found && copyEspKeys({ keysIn: found.received.keys, keysOut: found.sent.keys });
+      });
+    } finally {
+      this.#resumed = new Map();
+    }
   }
 
   /** Tunnels came to the device of this one, or left it. */
@@ -198,6 +245,7 @@ export class SaTable {
 
   #stopSending(child: EngineChild): void {
     const { id } = child.summary;
+    if (child.keys !== undefined) wipeEspKeys(child.keys);
     this.#children.delete(id);
     child.tunnel.removeChild(child);
     this.#byIkeSa.delete(child.ikeSaId, child);

@@ -1,7 +1,9 @@
 /** From the names and keys of a command to a cipher. */
 import { invariant } from '../base/assert.ts';
+import { secretCopy } from '../base/secret-bytes.ts';
 import { encryptionByName, integrityByName } from '../crypto/algorithms.ts';
 import type { CipherKeys, CryptoProvider, PacketCipher } from '../crypto/types.ts';
+import type { ChildSa } from '../ike/events.ts';
 
 export interface NamedSuite {
   readonly encryption: string;
@@ -15,6 +17,22 @@ export function installedCipher(crypto: CryptoProvider, { encryption, integrity,
   const mac = integrity === undefined ? undefined : integrityByName(integrity);
   invariant(cipher !== undefined && (integrity === undefined) === (mac === undefined), 'a suite of unknown algorithms');
   return crypto.packetCipher({ encryption: cipher, integrity: mac }, keys);
+}
+
+/** The keys of both directions of a CHILD SA. */
+export type EspKeys = Pick<ChildSa, 'keysIn' | 'keysOut'>;
+
+export function copyEspKeys({ keysIn, keysOut }: EspKeys): EspKeys {
+  return { keysIn: copyKeys(keysIn), keysOut: copyKeys(keysOut) };
+}
+
+export function wipeEspKeys({ keysIn, keysOut }: EspKeys): void {
+  wipeKeys(keysIn);
+  wipeKeys(keysOut);
+}
+
+function copyKeys({ encryption, integrity }: CipherKeys): CipherKeys {
+  return { encryption: secretCopy(encryption), integrity: secretCopy(integrity) };
 }
 
 export function wipeKeys({ encryption, integrity }: CipherKeys): void {

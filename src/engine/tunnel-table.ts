@@ -1,6 +1,7 @@
 /** The tunnels of an engine: by name, by the number that the data plane knows them by, and by their connections. */
 import { Numbered } from '../base/numbered.ts';
 import { WakeQueue } from '../base/wake-queue.ts';
+import { type DropCounters, newDropCounters } from '../esp/drops.ts';
 import type { IkeEvent } from '../ike/events.ts';
 import type { TunnelConfig } from './config.ts';
 import type { SaTable } from './sa-table.ts';
@@ -13,6 +14,8 @@ export class TunnelTable {
   readonly #byConnection = new Map<string, Tunnel>();
   /** When the next attempt of a tunnel is due, where one is planned. BOUNDED: by the tunnels. */
   readonly #retries = new WakeQueue<Tunnel>();
+  /** What tunnels dropped on the way in that are not here any more. */
+  readonly #dropsOfFormer = newDropCounters();
 
   /** A tunnel with a number that is free; not in the table yet. @throws RangeError when its name is taken */
   make(config: TunnelConfig, means: Omit<TunnelMeans, 'onRetry'>): Tunnel {
@@ -34,6 +37,16 @@ export class TunnelTable {
     this.#numbered.remove(tunnel.index);
     this.#byName.delete(tunnel.config.name);
     this.#retries.set(tunnel, undefined);
+    for (const [reason, count] of tunnel.counters.inboundDrops.entries()) this.#dropsOfFormer[reason]! += count;
+  }
+
+  /** Those of all inbound drops that belong to no tunnel. */
+  strayDrops(all: DropCounters): DropCounters {
+    const stray = Float64Array.from(all);
+    const others = [this.#dropsOfFormer, ...[...this.values()].map(({ counters }) => counters.inboundDrops)];
+    // Without iterators: it is asked for with each status, and there may be thousands.
+    for (const drops of others) for (let reason = 0; reason < drops.length; reason++) stray[reason]! -= drops[reason]!;
+    return stray;
   }
 
   /** When the first of the planned attempts is due. */

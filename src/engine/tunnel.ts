@@ -16,6 +16,7 @@ import { type CounterMemory, newTunnelCounters, SendCounter, type TunnelCounters
 import type { TunnelConfig } from './config.ts';
 import type { ChildSummary } from './events.ts';
 import { Retry } from './retry.ts';
+import type { EspKeys } from './suite.ts';
 
 /** A CHILD SA in the control plane: what IKE negotiated, and the state of its two halves, which the data plane writes. */
 export interface EngineChild {
@@ -23,6 +24,8 @@ export interface EngineChild {
   readonly tunnel: Tunnel;
   readonly received: SaState;
   readonly sent: SaState;
+  /** Copies, where the engine is `resumable`. */
+  readonly keys: EspKeys | undefined;
   /** What the size of its ESP packets depends on. */
   readonly shape: EspShape;
   readonly installedAt: number;

@@ -24,6 +24,8 @@ import type { IkeSession } from './session/session.ts';
 import { isInUse } from './session/state.ts';
 import { statusOf } from './session/status.ts';
 import { SessionRegistry } from './session-registry.ts';
+import { type SavedIkeSa, saveIkeSa } from './state/ike-sa.ts';
+import { type RestoreRefusal, type Resumption, restoreIkeSas } from './state/restore.ts';
 import type { IkeCounters, IkeSaStatus } from './status.ts';
 import { closeChild, closeSession } from './tasks/delete.ts';
 import { LivenessTask } from './tasks/liveness.ts';
@@ -363,6 +365,16 @@ export class IkeEndpoint {
   status(connection?: string): readonly IkeSaStatus[] {
     const all = connection === undefined ? this.#registry.sessions.values() : this.#registry.sessionsOf(connection);
     return [...all].filter(({ state }) => state.name !== 'closed').map(statusOf);
+  }
+
+  /** The IKE SAs in use, as another process goes on with them (`state/ike-sa.ts`). The keys are not copies. @internal */
+  save(at: number): SavedIkeSa[] {
+    return [...this.#registry.sessions.values()].flatMap((session) => saveIkeSa(session, at) ?? []);
+  }
+
+  /** Goes on with IKE SAs of another process. Returns those that it cannot go on with. @internal */
+  resume(now: number, saved: readonly SavedIkeSa[], means: Resumption): RestoreRefusal[] {
+    return restoreIkeSas(this.#registry, now, saved, means);
   }
 
   /** What was counted since the endpoint was made: messages, and why some were refused. */

@@ -1,10 +1,15 @@
 /** A host of a simulation: an engine that may lose its memory, and what must hold of what it tells its owner. */
+import { toHex } from '../../src/base/bytes.ts';
+import { nodeProvider } from '../../src/crypto/node/provider.ts';
 import type { TunnelConfig } from '../../src/engine/config.ts';
 import type { EngineEvent } from '../../src/engine/events.ts';
+import { openState, STATE_KEY_LENGTH, sealState } from '../../src/engine/state/seal.ts';
 import type { IkeSaStatus } from '../../src/ike/status.ts';
 import type { Net, Peer } from '../support/engine-net.ts';
 import { demand } from './failure.ts';
 import type { Name } from './scenario.ts';
+
+const STATE_KEY = { crypto: nodeProvider, key: new Uint8Array(STATE_KEY_LENGTH).fill(0x5e) };
 
 export class SimHost {
   readonly name: Name;
@@ -13,6 +18,8 @@ export class SimHost {
   /** CHILD SAs and IKE SAs that are up, by what the engine has told: ids, with the names of the children. */
   readonly children: Map<number, string> = new Map();
   readonly ikeSas: Set<number> = new Set();
+  /** What its process has left, until another goes on. */
+  #left: { readonly sealed: Uint8Array; readonly sas: readonly string[] } | undefined;
 
   constructor(peer: Peer, tunnels: readonly TunnelConfig[]) {
     this.name = peer.name;
@@ -26,11 +33,49 @@ export class SimHost {
   }
 
   restart(net: Net): void {
+    if (this.#left !== undefined) return;
+    this.#forget();
+    this.start(net);
+  }
+
+  #forget(): void {
     this.checkBugs();
     this.peer.restart();
     this.children.clear();
     this.ikeSas.clear();
-    this.start(net);
+  }
+
+  /** Its process ends and leaves its state. */
+  leave({ now, random }: Net): void {
+    const { engine } = this.peer;
+    const state = engine.saveState(now);
+    const sas = engine.ike
+      .save(now)
+      .flatMap((sa) => [`IKE ${sa.spiInitiator} ${sa.spiResponder}`, ...sa.children.map(spisOf)]);
+    const sealed = sealState(STATE_KEY, { host: this.name, boot: 'first' }, state, random.bytes);
+    for (const key of engine.ike.save(now).map(({ keys }) => toHex(keys.d))) {
+      demand(!toHex(sealed).includes(key), () => `${this.name}: the sealed state shows a key`);
+    }
+    this.#left = { sealed, sas };
+    this.peer.isAsleep = true;
+  }
+
+  /** Another process goes on. @throws SimFailure when an SA that was kept is not there, or is another */
+  resume(net: Net): void {
+    const { sealed, sas } = this.#left!;
+    this.#left = undefined;
+    this.#forget();
+    this.peer.isAsleep = false;
+    const { engine } = this.peer;
+    for (const tunnel of this.tunnels) engine.addTunnel(tunnel);
+    const opened = openState(STATE_KEY, { host: this.name, boot: 'first' }, sealed);
+    demand('state' in opened, () => `${this.name}: the state was not opened`);
+    const refused = engine.resumeState(net.now, (opened as { state: Uint8Array }).state);
+    demand(refused.length === 0, () => `${this.name}: SAs were refused: ${JSON.stringify(refused)}`);
+    const now = engine.ike.status();
+    const there = now.flatMap((sa) => [`IKE ${sa.spiInitiator} ${sa.spiResponder}`, ...sa.children.map(spisOf)]);
+    demand(sas.join() === there.join(), () => `${this.name} has ${there.join()} after ${sas.join()}`);
+    for (const { name } of this.tunnels) net.act(this.peer, (one) => one.up(net.now, name));
   }
 
   /** Takes note of what the engine has told since. @throws SimFailure for what cannot be */
@@ -99,4 +144,8 @@ export class SimHost {
     const next = engine.nextTimeout();
     demand(next === undefined, () => `${this.name} still waits for ${next! / 1_000} s when all is down`);
   }
+}
+
+function spisOf({ spiIn, spiOut }: { readonly spiIn: number; readonly spiOut: number }): string {
+  return `${spiIn} ${spiOut}`;
 }

@@ -52,6 +52,8 @@ export type Action = { readonly at: number } & (
   | { readonly type: 'probe'; readonly host: Name }
   | { readonly type: 'down' | 'up' | 'replace'; readonly host: Name; readonly pick: number }
   | { readonly type: 'restart'; readonly host: Name }
+  /** The process ends, and after a while another goes on with its state. */
+  | { readonly type: 'hand-over'; readonly host: Name; readonly time: number }
   | { readonly type: 'sleep'; readonly host: Name; readonly time: number }
   | { readonly type: 'cut'; readonly host: Name; readonly time: number }
   | { readonly type: 'rebind'; readonly host: Name }
@@ -154,7 +156,18 @@ const HARMLESS = [
   'probe',
   'weather',
 ] as const;
-const HARMFUL = ['close-child', 'close-ike', 'down', 'up', 'replace', 'restart', 'sleep', 'cut', 'rebind'] as const;
+const HARMFUL = [
+  'close-child',
+  'close-ike',
+  'down',
+  'up',
+  'replace',
+  'restart',
+  'hand-over',
+  'sleep',
+  'cut',
+  'rebind',
+] as const;
 
 function drawAction(random: Random, setups: readonly Setup[], lossless: boolean): Untimed {
   const types: readonly Action['type'][] = lossless ? HARMLESS : [...HARMLESS, ...HARMFUL];
@@ -179,6 +192,8 @@ function drawAction(random: Random, setups: readonly Setup[], lossless: boolean)
     case 'probe':
     case 'restart':
       return { type, host };
+    case 'hand-over':
+      return { type, host, time: oneOf(random, [0, 300, 4_000]) };
     case 'sleep':
     case 'cut':
       return { type, host, time: oneOf(random, [300, 4_000, 30_000]) };

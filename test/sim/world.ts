@@ -90,7 +90,7 @@ class World {
   #makeHosts(): void {
     const { setups } = this.#scenario;
     const ends = this.#spokes.map((spoke, at) => endsOf(spoke, setups[at]!));
-    const options = { crypto: this.#seals.provider };
+    const options = { crypto: this.#seals.provider, resumable: true };
     const hub = this.#net.peer(HUB, HUB_ADDRESS, options);
     this.#hosts.set(
       HUB,
@@ -233,6 +233,9 @@ class World {
         this.#look();
         this.#host(action.host).restart(this.#net);
         break;
+      case 'hand-over':
+        this.#handOver(this.#host(action.host), action.time);
+        break;
       default:
         this.#operate(this.#host(action.host), action);
     }
@@ -246,6 +249,16 @@ class World {
       this.#chart?.action(this.#net.now, `${host.name} wakes`);
       peer.isAsleep = false;
       if (time >= NOTICED) this.#net.act(peer, (engine, now) => engine.probe(now));
+    });
+  }
+
+  #handOver(host: SimHost, absence: number): void {
+    if (host.peer.isAsleep) return;
+    this.#look();
+    host.leave(this.#net);
+    this.#plan(this.#net.now + absence, () => {
+      this.#chart?.action(this.#net.now, `${host.name} goes on`);
+      host.resume(this.#net);
     });
   }
 

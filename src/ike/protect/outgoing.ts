@@ -20,7 +20,12 @@ export interface Outgoing {
 
 /** A message that is sent as it is, whatever its size. */
 export function single(datagram: Uint8Array): Outgoing {
-  return { datagrams: [datagram], smaller: nothingSmaller };
+  return sealed([datagram]);
+}
+
+/** The same of a message that was sealed before, perhaps in fragments. */
+export function sealed(datagrams: readonly Uint8Array[]): Outgoing {
+  return { datagrams, smaller: nothingSmaller };
 }
 
 /** One for all: the last response of each IKE SA stays, and must not keep what it was made of. */

@@ -159,9 +159,9 @@ export class Fragments {
   }
 
   /** The IKE SA takes the place of another. */
-  inherit(other: Fragments): void {
-    this.supported = other.supported;
-    this.#learned = other.#learned;
+  inherit({ supported, learned }: Pick<Fragments, 'supported' | 'learned'>): void {
+    this.supported = supported;
+    this.#learned = learned;
   }
 
   /** Where the fragments of a request or of a response gather. */

@@ -76,6 +76,8 @@ export interface SessionStart {
   readonly state: SessionState;
   readonly window: MessageWindow;
   readonly now: number;
+  /** Of one that goes on from another process: its id here, and how many IVs were used. */
+  readonly resumed?: { readonly id: number; readonly sealed: number };
 }
 
 /** Tasks that wait for the window, and those that were put off. */
@@ -111,13 +113,14 @@ export class IkeSession {
   #state: SessionState;
   #answeredAt = Number.NEGATIVE_INFINITY;
   /** Makes the IV of each SK payload; never the same twice. */
-  #sealed = 0;
+  #sealed: number;
 
   constructor(registry: Registry<IkeSession>, start: SessionStart) {
     const { env } = registry;
     this.env = env;
     this.registry = registry;
-    this.id = env.nextId();
+    this.id = start.resumed?.id ?? env.nextId();
+    this.#sealed = start.resumed?.sealed ?? 0;
     this.initiator = start.initiator;
     this.spiInitiator = start.spiInitiator;
     this.spiResponder = start.spiResponder;
@@ -131,6 +134,11 @@ export class IkeSession {
 
   get state(): SessionState {
     return this.#state;
+  }
+
+  /** SK payloads that were sealed. */
+  get sealed(): number {
+    return this.#sealed;
   }
 
   get localSpi(): bigint {

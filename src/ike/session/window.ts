@@ -8,7 +8,7 @@
  */
 import { equalBytes } from '../../base/bytes.ts';
 import type { RetransmitPolicy } from '../config.ts';
-import type { Outgoing } from '../protect/outgoing.ts';
+import { type Outgoing, sealed } from '../protect/outgoing.ts';
 
 /** Where the message ID of a request stands in the window. */
 export type RequestClass =
@@ -43,6 +43,17 @@ const TRIES_IN_DOUBT = 2;
 /** Transmissions of a message before we assume that the path drops it because of its size. */
 const SENT_AS_IT_IS = 2;
 
+/** A window as another process goes on with it. Messages are datagrams, as they were sent last. */
+export interface SavedWindow {
+  readonly nextRequest: number;
+  readonly nextFromPeer: number;
+  /** Our request that is out. */
+  readonly request: readonly Uint8Array[] | undefined;
+  /** The peer's last request, and the response to it. */
+  readonly lastRequest: Uint8Array | undefined;
+  readonly lastResponse: readonly Uint8Array[] | undefined;
+}
+
 export class MessageWindow {
   readonly #policy: RetransmitPolicy;
   #nextRequest: number;
@@ -57,6 +68,29 @@ export class MessageWindow {
     this.#policy = policy;
     this.#nextRequest = nextRequest;
     this.#nextFromPeer = nextFromPeer;
+  }
+
+  save(): SavedWindow {
+    return {
+      nextRequest: this.#nextRequest,
+      nextFromPeer: this.#nextFromPeer,
+      request: this.#outstanding?.message.datagrams,
+      lastRequest: this.#lastRequest,
+      lastResponse: this.#lastResponse?.datagrams,
+    };
+  }
+
+  /** A window that goes on from there. The request that was out is due at once: its response may be lost. */
+  static resume(policy: RetransmitPolicy, now: number, saved: SavedWindow): MessageWindow {
+    const window = new MessageWindow(policy, saved.nextRequest, saved.nextFromPeer);
+    const { request, lastRequest, lastResponse } = saved;
+    if (request !== undefined) {
+      window.resend(now, sealed(request));
+      window.hurry(now);
+    }
+    window.#lastRequest = lastRequest;
+    window.#lastResponse = lastResponse && sealed(lastResponse);
+    return window;
   }
 
   /** No request of ours is out. */
