@@ -5,11 +5,13 @@
  */
 import { join } from 'node:path';
 import { allOf, eachAtOnce } from '../base/each.ts';
+import { SectunnelError } from '../base/error.ts';
 import type { Logger } from '../base/log.ts';
 import { Turns } from '../base/turns.ts';
 import type { SectunnelDocument } from '../config/model.ts';
 import type { ReloadResult, TunnelEvent } from '../control/results.ts';
 import type { CryptoProvider } from '../crypto/types.ts';
+import type { Inheritance } from '../engine/state/inheritance.ts';
 import type { Platform } from '../host/platform.ts';
 import type { WorkerChoice } from '../host/workers/choice.ts';
 import type { Fetch } from '../pki/revocation/online.ts';
@@ -30,6 +32,7 @@ import { SharedRun } from './shared-run.ts';
 import { Catalog } from './store/catalog.ts';
 import { logEmpty, makeFolderIfPossible, visibleFolder } from './store/files.ts';
 import { logLeftovers } from './store/replace-file.ts';
+import { StateFile } from './store/state-file.ts';
 import { within } from './within.ts';
 
 export interface DaemonOptions {
@@ -38,6 +41,8 @@ export interface DaemonOptions {
   readonly platform: Platform;
   readonly crypto: CryptoProvider;
   readonly workers?: WorkerChoice | undefined;
+  /** It may hand its state over to the next one when it ends. */
+  readonly handsOver?: boolean;
   /** Of revocation lists and OCSP answers; left out: over HTTP. */
   readonly fetch?: Fetch | undefined;
   /** Sockets of libvirt's daemons, where secrets are looked for that are not in the own folder; none when left out. */
@@ -48,6 +53,8 @@ export interface DaemonOptions {
 
 /** Milliseconds that a network waits for its tunnel to start. */
 const NETWORK_PATIENCE = 1_000;
+/** Milliseconds after which what no tunnel has taken of the state of the daemon before this one is erased. */
+const INHERITANCE_PATIENCE = 60_000;
 /** Milliseconds between attempts to remove what could not be removed before. */
 const REPEAT = 30_000;
 /**
@@ -82,6 +89,10 @@ export class Daemon {
   /** Tunnels to start for which no attempt was made yet: one that is stopped before is not started. BOUNDED: by the objects. */
   readonly #untried = new Set<string>();
   readonly #secretsDir: string;
+  readonly #stateFile: StateFile;
+  #handsOver: boolean;
+  #inheritance: Inheritance | undefined;
+  #inheritanceEnd: NodeJS.Timeout | undefined;
   #repeat: NodeJS.Timeout | undefined;
   #ending = false;
   readonly #turns = new Turns(CHANGES_AT_ONCE);
@@ -93,6 +104,8 @@ export class Daemon {
     this.#catalog = new Catalog(options.configDir, options.runDir, options.log);
     this.#autostart = new Autostart((name) => this.#startUnasked(name), options.log);
     this.#secretsDir = join(options.configDir, 'secrets');
+    this.#stateFile = new StateFile(options.configDir, options.runDir, options.log);
+    this.#handsOver = options.handsOver ?? false;
     this.secrets = new SecretSources({
       own: new SecretStore(this.#secretsDir),
       libvirtSockets: options.libvirtSockets ?? [],
@@ -107,6 +120,7 @@ export class Daemon {
       fetch: options.fetch,
       onEvent: (event) => this.#publish(event),
       onLost: (name) => void this.#turns.run(name, () => this.#lost(name)),
+      state: { resumable: this.#handsOver, inheritance: () => this.#inheritance },
     });
     this.networks = new HeldNetworks({
       platform: options.platform,
@@ -149,6 +163,7 @@ export class Daemon {
   async open(): Promise<void> {
     this.#catalog.load();
     this.#lookAtSecrets();
+    this.#inherit();
     this.#repeat = setInterval(() => void this.#turns.alone(() => this.#repeatFailed()), REPEAT).unref();
     const { unreadable } = this.#catalog;
     for (const name of unreadable) this.#log.error({ tunnel: name }, UNREADABLE);
@@ -187,18 +202,36 @@ export class Daemon {
     return wanted;
   }
 
+  /** Goes on with what the daemon before this one left, and sees whether this one can leave its own. */
+  #inherit(): void {
+    this.#inheritance = this.#stateFile.take();
+    this.#inheritanceEnd = setTimeout(() => this.#inheritance?.end(), INHERITANCE_PATIENCE).unref();
+    if (!this.#handsOver) return;
+    try {
+      this.#stateFile.prepare();
+    } catch (error) {
+      if (!(error instanceof SectunnelError)) throw error;
+      this.#handsOver = false;
+      this.#log.warn({}, `SAs cannot be handed over to the next daemon, they will be deleted: ${error.message}`);
+    }
+  }
+
   /**
    * Stops all tunnels, telling their peers. For the next daemon they are to run again: their documents and what keeps their
    * packets from passing in the clear stay.
+   * @param how `handOver`: where this daemon can, the next one goes on with the SAs, and peers are told nothing
    */
-  async close(): Promise<void> {
+  async close({ handOver = false }: { readonly handOver?: boolean } = {}): Promise<void> {
     this.#ending = true;
     clearInterval(this.#repeat);
+    clearTimeout(this.#inheritanceEnd);
+    this.#inheritance?.end();
+    const leave = handOver && this.#handsOver ? (state: Uint8Array) => this.#stateFile.leave(state) : undefined;
     this.#autostart.close();
     await allOf(
       () => this.networks.close(),
       () => this.#turns.alone(() => this.#catalog.keepLive()),
-      () => this.#turns.alone(() => this.runner.close()),
+      () => this.#turns.alone(() => this.runner.close(leave)),
       () => this.secrets.close(),
     );
   }

@@ -43,6 +43,8 @@ Options
                       auto: their sockets in /run/libvirt), only for secrets that are not in DIR/secrets
   --log-level LEVEL   ${logLevels.join(', ')} (default info)
   --log-format FORM   auto, text or json (default auto)
+  --hand-over         on SIGTERM keep the SAs for the next daemon, which goes on with them: peers notice only that packets
+                      are lost until it runs. Their state is in the run folder, sealed with DIR/state.key
   --raise             install the fences of tunnels with autostart and of those that ran, then exit: for the time at
                       boot when the network is up and the daemon is not
   --help, --version
@@ -50,7 +52,7 @@ Options
 It needs CAP_NET_ADMIN and /dev/net/tun for its devices, and CAP_NET_BIND_SERVICE for UDP port 500.
 
 Signals
-  SIGTERM, SIGINT    delete the SAs, inform the peers, remove the devices, and exit. The fences and rules of running
+  SIGTERM, SIGINT    delete the SAs, inform the peers (but see --hand-over), remove the devices, and exit. The fences and rules of running
                      tunnels stay in place, and the next daemon starts these tunnels again. To remove them, use
                      'sectunnel destroy' before, or 'sectunnel release' afterwards
   SIGHUP             read the definitions again, as 'sectunnel reload' does; the log says what changed
@@ -78,6 +80,7 @@ interface Settings {
   readonly libvirtSockets: readonly string[];
   readonly logLevel: LogLevel;
   readonly logFormat: 'auto' | 'text' | 'json';
+  readonly handOver: boolean;
   readonly raise: boolean;
 }
 
@@ -99,6 +102,7 @@ function settings(argv: readonly string[]): Settings | 'help' | 'version' {
       'libvirt-socket': text,
       'log-level': text,
       'log-format': text,
+      'hand-over': flag,
       raise: flag,
       help: { ...flag, short: 'h' },
       version: flag,
@@ -114,6 +118,7 @@ function settings(argv: readonly string[]): Settings | 'help' | 'version' {
     libvirtSockets: libvirtSockets(values['libvirt-socket'] ?? 'auto'),
     logLevel: oneOf('--log-level', values['log-level'] ?? 'info', logLevels),
     logFormat: oneOf('--log-format', values['log-format'] ?? 'auto', ['auto', 'text', 'json'] as const),
+    handOver: values['hand-over'] === true,
     raise: values.raise === true,
   };
 }
@@ -137,14 +142,24 @@ async function run(chosen: Settings): Promise<void> {
   guardMemory(log);
   ignoreSignals(log);
   const heedHangups = reloadOnHangup(log);
-  const { configDir, runDir, libvirtSockets } = chosen;
+  const { configDir, runDir, libvirtSockets, handOver: handsOver } = chosen;
   const { provider: crypto, leftOut } = selectCrypto(chosen.crypto);
   for (const { name, reason } of leftOut) log.info({ provider: name, reason }, 'cryptographic provider not used');
   const ended = signalled();
   const platform = linuxPlatform();
   const workers = chooseWorkers(chosen.workers, platform);
   const lockDir = sharedRunDir(runDir);
-  const service = new Service({ configDir, runDir, lockDir, platform, crypto, workers, libvirtSockets, log });
+  const service = new Service({
+    configDir,
+    runDir,
+    lockDir,
+    platform,
+    crypto,
+    workers,
+    handsOver,
+    libvirtSockets,
+    log,
+  });
   const manager = ServiceManager.fromEnvironment(process.env, (error) =>
     log.error({}, `the service manager: ${error.message}`),
   );
@@ -156,9 +171,10 @@ async function run(chosen: Settings): Promise<void> {
     { version: version(), pid: process.pid, configDir, runDir, crypto: crypto.name, workers: workers.text },
     'sectunneld is ready',
   );
-  log.info({ signal: await ended }, 'ending');
+  const signal = await ended;
+  log.info({ signal }, 'ending');
   manager?.stopping();
-  await service.close();
+  await service.close({ handOver: handsOver && signal === 'SIGTERM' });
   unlock();
   manager?.close();
 }

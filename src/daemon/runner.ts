@@ -16,6 +16,7 @@ import type { HostTunnel } from '../explain/tunnels.ts';
 import { httpFetch } from '../host/fetch.ts';
 import { TunnelHost } from '../host/host.ts';
 import { narrate } from '../host/narrate.ts';
+import type { HostOptions } from '../host/options.ts';
 import type { Platform } from '../host/platform.ts';
 import type { PeerRouteReport } from '../host/reach/peer-routes.ts';
 import { systemResolver } from '../host/resolve.ts';
@@ -51,6 +52,8 @@ export interface RunnerOptions {
   readonly onEvent: (event: Omit<TunnelEvent, 'time'>) => void;
   /** The device of a tunnel was taken away: it is to be stopped. */
   readonly onLost: (name: string) => void;
+  /** Of the daemon before this one, and for the next one. */
+  readonly state: Pick<HostOptions, 'resumable' | 'inheritance'>;
 }
 
 /** How often the certificates of tunnels that run are looked at, milliseconds: they are warned of once a day. */
@@ -94,6 +97,7 @@ export class Runner {
     this.host = new TunnelHost({
       network: platform.network,
       crypto,
+      ...options.state,
       ...(platform.now === undefined ? {} : { now: platform.now }),
       allocate: platform.allocate,
       workers: workers !== undefined && workers.pairs > 0 ? workers : undefined,
@@ -212,15 +216,20 @@ export class Runner {
     this.#log.info({ tunnel: name }, 'tunnel stopped');
   }
 
-  /** Stops all tunnels, telling their peers. What keeps their packets from passing in the clear stays. */
-  async close(): Promise<void> {
+  /**
+   * Stops all tunnels, telling their peers, or with `leave` nobody but the next daemon. What keeps their packets from passing
+   * in the clear stays.
+   */
+  async close(leave?: (state: Uint8Array) => void): Promise<void> {
     clearInterval(this.#watch);
     this.#events.close();
+    const names = [...this.#running.keys()];
     await allOf(
       () => this.#sleep?.close(),
-      () => this.host.close(),
+      async () => (leave === undefined ? this.host.close() : leave(await this.host.handOver())),
       () => this.#verifiers.close(),
-      () => eachOf([...this.#running.keys()], (name) => this.installed.keepForRetry(name)),
+      () =>
+        leave === undefined ? eachOf(names, (name) => this.installed.keepForRetry(name)) : this.installed.expect(names),
       () => this.installed.close(),
     );
     this.#running.clear();

@@ -72,10 +72,11 @@ export class Service {
     }
   }
 
-  async close(): Promise<void> {
+  /** @param how as of `Daemon.close` */
+  async close(how: Parameters<Daemon['close']>[0] = {}): Promise<void> {
     clearTimeout(this.#listening);
     await this.#control.close();
-    await this.daemon.close();
+    await this.daemon.close(how);
     this.#unlock?.();
   }
 }

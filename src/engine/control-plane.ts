@@ -22,7 +22,7 @@ import type { ControlCounters, ControlPlaneOptions, Transmit } from './options.t
 import type { BelievedReport } from './path-reports.ts';
 import { checkPeers, type RekeyChoice, type RekeyedSa, rekeySas } from './sa-operations.ts';
 import { SaTable } from './sa-table.ts';
-import { decodeState, encodeState } from './state/record.ts';
+import { encodeState, type SavedEngine } from './state/record.ts';
 import type { Tunnel } from './tunnel.ts';
 import { TunnelTable } from './tunnel-table.ts';
 
@@ -234,12 +234,8 @@ export class ControlPlane {
     return encodeState({ at: now, ikeSas: this.ike.save(now), espSas: this.#sas.save(now) });
   }
 
-  /**
-   * Goes on with the SAs of a record, once the tunnels are added and before they are wanted. Returns those that it cannot
-   * go on with. @throws DecodeError, with nothing changed, for what is no record @internal
-   */
-  resumeState(now: number, saved: Uint8Array): RestoreRefusal[] {
-    const { at, ikeSas, espSas } = decodeState(saved);
+  /** Goes on with saved SAs, once their tunnels are added and before they are wanted. Returns those it refuses. @internal */
+  resumeState(now: number, { at, ikeSas, espSas }: SavedEngine): RestoreRefusal[] {
     return this.#sas.resume(at, espSas, (keysOf) => this.act(now, () => this.ike.resume(now, ikeSas, { at, keysOf })));
   }
 

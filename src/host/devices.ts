@@ -61,6 +61,14 @@ export class HostDevices {
     if (tunnels.size === 0) await this.#carrier.closeDevice(index);
   }
 
+  /** Closes all devices, of tunnels that stay in the engine. */
+  async close(): Promise<void> {
+    const names = [...this.#devices.keys()];
+    const indexes = new Set(names.map((name) => this.#engine.deviceOf(this.#engine.tunnel(name)!).index));
+    await Promise.all([...indexes].map((index) => this.#carrier.closeDevice(index)));
+    await Promise.all([...this.#devices.values()].map((device) => device.close()));
+  }
+
   get(tunnel: string): PacketDevice | undefined {
     return this.#devices.get(tunnel);
   }

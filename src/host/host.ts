@@ -170,9 +170,19 @@ export class TunnelHost {
     }
     this.#tunnels.set(config.name, { sockets });
     this.#reach.added(config.name);
+    this.#resume(config);
     this.engine.up(this.#now(), config.name);
     this.drain();
     if (lost !== undefined) this.#lost(config.name, lost);
+  }
+
+  /** With the SAs that the process before this one left of a tunnel. */
+  #resume(config: TunnelConfig): void {
+    const refused = this.#options.inheritance?.()?.resume(this.engine, this.#now(), config) ?? [];
+    for (const { child, detail } of refused) {
+      const what = child === undefined ? 'an IKE SA' : `a CHILD SA of ${child}`;
+      this.#note(config.name, `${what} of the process before this one is not gone on with: ${detail}`);
+    }
   }
 
   /** The device of a tunnel was deleted, or can no longer be used. */
@@ -318,6 +328,23 @@ export class TunnelHost {
     await this.#carrier.close();
     const failed = removals.find((removal) => removal.status === 'rejected');
     if (failed !== undefined) throw failed.reason;
+  }
+
+  /**
+   * Ends without telling the peers, and returns the state with which the next process goes on (`docs/state.md`): it contains
+   * keys. The host must be `resumable`. @internal
+   */
+  async handOver(): Promise<Uint8Array> {
+    this.#closed = true;
+    this.#timer.close();
+    // From here on nothing is sent, and then nothing is received.
+    await this.#devices.close();
+    await Promise.all([...this.#tunnels.values()].map(({ sockets }) => this.sockets.release(sockets)));
+    this.refresh();
+    const state = this.engine.saveState(this.#now());
+    this.#reach.close();
+    await this.#carrier.close();
+    return state;
   }
 
   /** As `close`: `await using host = new TunnelHost(…)`. */

@@ -6,6 +6,7 @@ import { secretBytes } from '../base/secret-bytes.ts';
 import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
 import type { EngineEvent } from '../engine/events.ts';
 import type { EngineOptions } from '../engine/options.ts';
+import type { Inheritance } from '../engine/state/inheritance.ts';
 import type { OwnerErrorHandler } from '../tun/owner-calls.ts';
 import type { UdpNetwork } from '../tun/udp/udp.ts';
 import type { AuthenticationOptions } from './authentication.ts';
@@ -73,21 +74,26 @@ export interface HostOptions extends AuthenticationOptions {
    * and sockets of Linux's own. Left out: in the event loop.
    */
   readonly workers?: { readonly pairs: number } | undefined;
+  /** Keys are kept for `handOver`. @internal */
+  readonly resumable?: boolean | undefined;
+  /** What the process before this one handed over. @internal */
+  readonly inheritance?: (() => Inheritance | undefined) | undefined;
 }
 
-/** The part of it that the engine is made with. */
+/** The part of it that the engine is made with. @internal */
 export function engineOptions(
-  { crypto, random = systemRandom, network, allocate, limits, retransmit }: HostOptions,
+  { crypto, random = systemRandom, network, allocate, limits, retransmit, resumable = false }: HostOptions,
   localAddressFor: NonNullable<EngineOptions['localAddressFor']>,
 ): EngineOptions {
   return {
-    ...{ crypto, random, localAddressFor, allocate },
+    ...{ crypto, random, localAddressFor, allocate, resumable },
     rawEsp: network.rawEsp !== undefined,
     ...(limits === undefined ? {} : { limits }),
     ...(retransmit === undefined ? {} : { retransmit }),
   };
 }
 
-function systemRandom(length: number): Uint8Array {
+/** Of the operating system, in memory that can be erased. */
+export function systemRandom(length: number): Uint8Array {
   return randomFillSync(secretBytes(length));
 }

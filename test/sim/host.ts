@@ -3,6 +3,7 @@ import { toHex } from '../../src/base/bytes.ts';
 import { nodeProvider } from '../../src/crypto/node/provider.ts';
 import type { TunnelConfig } from '../../src/engine/config.ts';
 import type { EngineEvent } from '../../src/engine/events.ts';
+import { Inheritance } from '../../src/engine/state/inheritance.ts';
 import { openState, STATE_KEY_LENGTH, sealState } from '../../src/engine/state/seal.ts';
 import type { IkeSaStatus } from '../../src/ike/status.ts';
 import type { Net, Peer } from '../support/engine-net.ts';
@@ -19,7 +20,7 @@ export class SimHost {
   readonly children: Map<number, string> = new Map();
   readonly ikeSas: Set<number> = new Set();
   /** What its process has left, until another goes on. */
-  #left: { readonly sealed: Uint8Array; readonly sas: readonly string[] } | undefined;
+  #left: { readonly sealed: Uint8Array; readonly sas: string[] } | undefined;
 
   constructor(peer: Peer, tunnels: readonly TunnelConfig[]) {
     this.name = peer.name;
@@ -70,11 +71,12 @@ export class SimHost {
     for (const tunnel of this.tunnels) engine.addTunnel(tunnel);
     const opened = openState(STATE_KEY, { host: this.name, boot: 'first' }, sealed);
     demand('state' in opened, () => `${this.name}: the state was not opened`);
-    const refused = engine.resumeState(net.now, (opened as { state: Uint8Array }).state);
+    const inheritance = new Inheritance((opened as { state: Uint8Array }).state);
+    const refused = this.tunnels.flatMap((tunnel) => inheritance.resume(engine, net.now, tunnel));
     demand(refused.length === 0, () => `${this.name}: SAs were refused: ${JSON.stringify(refused)}`);
     const now = engine.ike.status();
     const there = now.flatMap((sa) => [`IKE ${sa.spiInitiator} ${sa.spiResponder}`, ...sa.children.map(spisOf)]);
-    demand(sas.join() === there.join(), () => `${this.name} has ${there.join()} after ${sas.join()}`);
+    demand(sas.sort().join() === there.sort().join(), () => `${this.name} has ${there.join()} after ${sas.join()}`);
     for (const { name } of this.tunnels) net.act(this.peer, (one) => one.up(net.now, name));
   }
 

@@ -58,6 +58,8 @@ export class TestDaemon {
   devicesFrom: Promise<void> = Promise.resolve();
   /** Sockets of libvirt, for the next time that it opens. */
   libvirtSockets: readonly string[] = [];
+  /** It hands its SAs over to the next one when it is closed. */
+  handsOver = false;
   /** What its machine knows of every path. */
   pathMtu: number | undefined;
   /** What it can fetch of revocation. */
@@ -116,6 +118,7 @@ export class TestDaemon {
       runDir: this.runDir,
       crypto: chooseCrypto('auto'),
       libvirtSockets: this.libvirtSockets,
+      handsOver: this.handsOver,
       log: recordingLog(this.lines),
       fetch: (request) => this.fetch(request),
       platform: {
@@ -171,7 +174,7 @@ export class TestDaemon {
 
   async close(): Promise<void> {
     this.#client?.close();
-    await this.#service?.close();
+    await this.#service?.close({ handOver: this.handsOver });
     this.#client = undefined;
     this.#service = undefined;
   }

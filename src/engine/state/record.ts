@@ -4,7 +4,7 @@ import { type Codec, double, field, list, record } from '../../base/record/codec
 import { type SavedIkeSa, savedIkeSaCodec } from '../../ike/state/ike-sa.ts';
 import { type SavedEspSa, savedEspSaCodec } from './esp-sa.ts';
 
-interface SavedEngine {
+export interface SavedEngine {
   /** Milliseconds of the clock of the owner, which must be that of the next one, too. */
   readonly at: number;
   readonly ikeSas: readonly SavedIkeSa[];
