@@ -4,6 +4,7 @@
  */
 import { invariant } from '../base/assert.ts';
 import { SectunnelError } from '../base/error.ts';
+import { encryptionAlgorithms, integrityAlgorithms } from './algorithms.ts';
 import { buildMac, buildPrf, type MacPrimitives } from './macs.ts';
 import { type PacketMac, type PacketPrimitives, packetCipher, packetMac } from './packet.ts';
 import type {
@@ -122,6 +123,11 @@ export function combineProviders(...providers: readonly CryptoProvider[]): Crypt
     dhKeyPair: (group, random) => first(group).dhKeyPair(group, random),
     sha1,
   };
+}
+
+/** Whether it supports whatever packets need: a provider behind it in `combineProviders` is never asked for packets. */
+export function isComplete(provider: CryptoProvider): boolean {
+  return [...encryptionAlgorithms, ...integrityAlgorithms].every((algorithm) => provider.supports(algorithm));
 }
 
 function partsOf({ encryption, integrity }: CipherSuite): Algorithm[] {

@@ -1,6 +1,7 @@
 /**
  * Chooses the cryptographic provider: of those that are there and pass their self-test, each algorithm is served by
- * the quickest that has it.
+ * the quickest that has it. One that packets are never entrusted to is not tested: the slowest would take a tenth of a
+ * second of each start.
  */
 
 import { SectunnelError } from '../base/error.ts';
@@ -9,12 +10,15 @@ import { openIpsecMbProvider } from '../crypto/ipsec-mb/provider.ts';
 import { nobleProvider } from '../crypto/noble/provider.ts';
 import { nodeProvider } from '../crypto/node/provider.ts';
 import { openOpensslProvider } from '../crypto/openssl/provider.ts';
-import { combineProviders } from '../crypto/provider.ts';
+import { combineProviders, isComplete } from '../crypto/provider.ts';
 import { selfTest } from '../crypto/selftest.ts';
 import type { CryptoProvider } from '../crypto/types.ts';
 
 /** The name of a cryptographic provider. */
 export type ProviderName = 'ipsec-mb' | 'openssl' | 'node' | 'noble';
+
+/** Whether packets may be given to a provider, or those before it have all that they need. */
+type Use = 'packets' | 'spare';
 
 /** From the quickest to the slowest. */
 const candidates: Readonly<Record<ProviderName, () => CryptoProvider>> = {
@@ -42,18 +46,18 @@ export interface CryptoChoice {
 
 /**
  * `auto`: all that there are. Another name: that provider, and for algorithms that it lacks `node` and `noble` alone.
- * @param opened for tests: the provider of that name, or why it cannot be used
+ * @param opened for tests: the provider of that name, tested when its use is `packets`, or why it cannot be used
  * @throws SectunnelError when the name is unknown, or the provider that was asked for cannot be used
  */
 export function selectCrypto(
   name: string,
-  opened: (name: ProviderName) => CryptoProvider | string = tryProvider,
+  opened: (name: ProviderName, use: Use) => CryptoProvider | string = tryProvider,
 ): CryptoChoice {
   const wanted = wantedProviders(name);
   const found: CryptoProvider[] = [];
   const leftOut: { name: string; reason: string }[] = [];
   for (const candidate of wanted) {
-    const result = opened(candidate);
+    const result = opened(candidate, found.some(isComplete) ? 'spare' : 'packets');
     if (typeof result !== 'string') found.push(result);
     else if (candidate === name) throw new SectunnelError('system', `--crypto ${name}: ${result}`);
     else leftOut.push({ name: candidate, reason: result });
@@ -69,7 +73,7 @@ export function chooseCrypto(name: string): CryptoProvider {
 
 /** Each provider alone, or why it cannot be used, from the quickest to the slowest. */
 export function testedProviders(): ReadonlyMap<string, CryptoProvider | string> {
-  return new Map(inOrder.map((name) => [name, tryProvider(name)]));
+  return new Map(inOrder.map((name) => [name, tryProvider(name, 'packets')]));
 }
 
 function wantedProviders(name: string): readonly ProviderName[] {
@@ -82,23 +86,26 @@ function wantedProviders(name: string): readonly ProviderName[] {
   return [forced, ...fallbacks.filter((fallback) => fallback !== forced)];
 }
 
-// BOUNDED: one entry for each candidate.
-const tried = new Map<ProviderName, CryptoProvider | string>();
+// BOUNDED: one entry for each candidate and use.
+const tried: Readonly<Record<Use, Map<ProviderName, CryptoProvider | string>>> = {
+  packets: new Map(),
+  spare: new Map(),
+};
 
-/** The provider, or why it cannot be used; found out once. */
-function tryProvider(name: ProviderName): CryptoProvider | string {
-  let result = tried.get(name);
+/** The provider, or why it cannot be used so; found out once. */
+function tryProvider(name: ProviderName, use: Use): CryptoProvider | string {
+  let result = tried[use].get(name);
   if (result === undefined) {
-    result = openTested(name);
-    tried.set(name, result);
+    result = openProvider(name, use);
+    tried[use].set(name, result);
   }
   return result;
 }
 
-function openTested(name: ProviderName): CryptoProvider | string {
+function openProvider(name: ProviderName, use: Use): CryptoProvider | string {
   try {
     const provider = candidates[name]();
-    return selfTest(provider) ?? provider;
+    return use === 'spare' ? provider : (selfTest(provider) ?? provider);
   } catch (error) {
     // Whatever a library does wrong, the next provider may do right.
     return messageOf(error);

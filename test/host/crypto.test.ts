@@ -59,6 +59,23 @@ describe('auto', () => {
     expect(used).toStrictEqual(['node']);
   });
 
+  it.each([
+    [{}, { 'ipsec-mb': 'packets', openssl: 'packets', node: 'spare', noble: 'spare' }],
+    [{ openssl: 'no such library' }, { 'ipsec-mb': 'packets', openssl: 'packets', node: 'packets', noble: 'spare' }],
+    [
+      { openssl: 'broken', node: 'broken' },
+      { 'ipsec-mb': 'packets', openssl: 'packets', node: 'packets', noble: 'packets' },
+    ],
+  ] as const)('tests all that packets can be given to, and no other: without %j', (missing, uses) => {
+    const { open } = opener(missing);
+    const asked: Record<string, string> = {};
+    selectCrypto('auto', (name, use) => {
+      asked[name] = use;
+      return open(name);
+    });
+    expect(asked).toStrictEqual(uses);
+  });
+
   it('ends when nothing works', () => {
     const { open } = opener({ 'ipsec-mb': 'broken', openssl: 'broken', node: 'broken', noble: 'broken' });
     expect(() => selectCrypto('auto', open)).toThrow(/no cryptographic provider works: broken/);

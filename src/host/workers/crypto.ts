@@ -3,8 +3,7 @@
  * loads only those that packets need, which saves memory.
  */
 import { SectunnelError } from '../../base/error.ts';
-import { encryptionAlgorithms, integrityAlgorithms } from '../../crypto/algorithms.ts';
-import { combineProviders } from '../../crypto/provider.ts';
+import { combineProviders, isComplete } from '../../crypto/provider.ts';
 import type { CryptoProvider } from '../../crypto/types.ts';
 
 /** The parts of a provider's name, as `selectCrypto` joins them with `+`. */
@@ -23,7 +22,7 @@ export async function reopenCrypto(name: string): Promise<CryptoProvider> {
     if (open === undefined) throw new SectunnelError('system', `worker threads cannot open the provider ${part} again`);
     const provider = await open();
     parts.push(provider);
-    if ([...encryptionAlgorithms, ...integrityAlgorithms].every((algorithm) => provider.supports(algorithm))) break;
+    if (isComplete(provider)) break;
   }
   return combineProviders(...parts);
 }
