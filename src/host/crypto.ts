@@ -18,7 +18,7 @@ import type { CryptoProvider } from '../crypto/types.ts';
 export type ProviderName = 'ipsec-mb' | 'openssl' | 'node' | 'noble';
 
 /** Whether packets may be given to a provider, or those before it have all that they need. */
-type Use = 'packets' | 'spare';
+export type ProviderUse = 'packets' | 'spare';
 
 /** From the quickest to the slowest. */
 const candidates: Readonly<Record<ProviderName, () => CryptoProvider>> = {
@@ -51,7 +51,7 @@ export interface CryptoChoice {
  */
 export function selectCrypto(
   name: string,
-  opened: (name: ProviderName, use: Use) => CryptoProvider | string = tryProvider,
+  opened: (name: ProviderName, use: ProviderUse) => CryptoProvider | string = tryProvider,
 ): CryptoChoice {
   const wanted = wantedProviders(name);
   const found: CryptoProvider[] = [];
@@ -87,13 +87,13 @@ function wantedProviders(name: string): readonly ProviderName[] {
 }
 
 // BOUNDED: one entry for each candidate and use.
-const tried: Readonly<Record<Use, Map<ProviderName, CryptoProvider | string>>> = {
+const tried: Readonly<Record<ProviderUse, Map<ProviderName, CryptoProvider | string>>> = {
   packets: new Map(),
   spare: new Map(),
 };
 
 /** The provider, or why it cannot be used so; found out once. */
-function tryProvider(name: ProviderName, use: Use): CryptoProvider | string {
+function tryProvider(name: ProviderName, use: ProviderUse): CryptoProvider | string {
   let result = tried[use].get(name);
   if (result === undefined) {
     result = openProvider(name, use);
@@ -102,7 +102,7 @@ function tryProvider(name: ProviderName, use: Use): CryptoProvider | string {
   return result;
 }
 
-function openProvider(name: ProviderName, use: Use): CryptoProvider | string {
+function openProvider(name: ProviderName, use: ProviderUse): CryptoProvider | string {
   try {
     const provider = candidates[name]();
     return use === 'spare' ? provider : (selfTest(provider) ?? provider);

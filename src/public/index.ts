@@ -54,7 +54,7 @@ export { nodeProvider } from '../crypto/node/provider.ts';
 export type { RekeyChoice } from '../engine/sa-operations.ts';
 export type { AuthenticationOptions, CredentialsQuestion } from '../host/authentication.ts';
 // Running tunnels
-export { type CryptoChoice, type ProviderName, selectCrypto } from '../host/crypto.ts';
+export { type CryptoChoice, type ProviderName, type ProviderUse, selectCrypto } from '../host/crypto.ts';
 export { TunnelHost } from '../host/host.ts';
 export type { CheckResult, Operations, Patience, RekeyResult } from '../host/operations.ts';
 export type { HostOptions, SecretQuestion } from '../host/options.ts';
