@@ -56,7 +56,7 @@ const ROOMS: Readonly<Record<string, Room>> = {
     packages: SYSTEM,
   },
   explain: { rooms: ['base', 'policy', 'ike', 'engine', 'hostnet', 'config', 'check'] },
-  control: { rooms: ['base', 'sys', 'config', 'pki', 'host', 'explain'], packages: ['valibot', ...SYSTEM] },
+  control: { rooms: ['base', 'sys', 'config', 'pki', 'plan', 'host', 'explain'], packages: ['valibot', ...SYSTEM] },
   daemon: {
     rooms: [
       'base',

@@ -1,6 +1,7 @@
 /** The verb that has the daemon read its definitions again. */
 import type { Difference } from '../config/differences.ts';
 import type { ReloadResult } from '../control/results.ts';
+import { formatRenewal } from './renewal.ts';
 import { type DaemonVerbSpec, flag, json, jsonOption } from './verb.ts';
 
 /** Exit code when not all that stands on the disk could be taken over. */
@@ -47,9 +48,10 @@ function formatReload({ defined, changed, forgotten, unchanged }: ReloadResult):
 function formatPlan({ defined, changed, forgotten, unchanged }: ReloadResult): string {
   const lines = [
     ...defined.map((name) => `Tunnel ${name} would be defined`),
-    ...changed.flatMap(({ name, active, differences }) => [
+    ...changed.flatMap(({ name, active, differences, renewal }) => [
       `Tunnel ${name} would change${active ? `; ${goesOn(name)}` : ''}:`,
       ...differences.map((difference) => `    ${formatDifference(difference)}`),
+      ...(renewal === undefined ? [] : [`    'sectunnel update --live' instead: ${formatRenewal(renewal)}`]),
     ]),
     ...forgotten.map(
       ({ name, active }) =>

@@ -12,6 +12,7 @@ import { netImport, netList } from './net-verbs.ts';
 import { pkiCheck } from './pki-check.ts';
 import { release } from './release.ts';
 import { reload } from './reload.ts';
+import { formatRenewal } from './renewal.ts';
 import { probe, rekey, reset } from './sa-verbs.ts';
 import { secretDefine, secretList, secretSetValue, secretUndefine } from './secret-verbs.ts';
 import { restart, start } from './start-verbs.ts';
@@ -35,8 +36,9 @@ const update: VerbSpec = {
   summary: 'replace the running document of a tunnel, the defined one, or both',
   details:
     'The name in the document selects the tunnel. Without an option, an active tunnel gets a new running document, an\n' +
-    'inactive one a new definition. Changing a running tunnel negotiates it again; a document that is equal to the\n' +
-    'previous one changes nothing.',
+    'inactive one a new definition. Of a running tunnel the SAs that the change does not concern stay up, and what it\n' +
+    'concerns is replaced, without interruption where that is possible: the answer says which. Another device makes\n' +
+    'all anew. A document that is equal to the previous one changes nothing.',
   options: { live: flag, config: flag },
   optionHelp: { live: 'change the running document', config: 'change the defined document' },
   positionals: [1, 1],
@@ -50,6 +52,7 @@ const update: VerbSpec = {
     const what =
       result.unchanged === true ? `unchanged: ${name(args)} is equal to its document` : `updated from ${name(args)}`;
     defined(result, what, terminal);
+    if (result.renewal !== undefined) terminal.out(`${formatRenewal(result.renewal)}\n`);
   },
 };
 

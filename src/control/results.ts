@@ -5,6 +5,7 @@ import type { TunnelEventName } from '../host/narrate.ts';
 import type { CheckResult, RekeyResult } from '../host/operations.ts';
 import type { TunnelStatus, WorkersStatus } from '../host/status.ts';
 import type { PkiReport } from '../pki/check.ts';
+import type { Renewal } from '../plan/renewal.ts';
 
 export interface ErrorObject {
   readonly code: ErrorCode;
@@ -63,6 +64,8 @@ export interface DefineResult {
   readonly warnings: readonly string[];
   /** The document says what the one before said, and nothing was done. */
   readonly unchanged?: boolean;
+  /** Of a tunnel that runs with the document: what of it stayed, and what was replaced. */
+  readonly renewal?: Renewal | undefined;
 }
 
 export interface StartResult {
@@ -126,6 +129,8 @@ export interface Reloaded {
 export interface ReloadedChange extends Reloaded {
   /** Between the definition before and that of now. */
   readonly differences: readonly Difference[];
+  /** Of one that is active: what `update --live` would keep and replace to have it run with the definition of now. */
+  readonly renewal?: Renewal | undefined;
 }
 
 /** What happened to a tunnel: the lines of `sectunnel event`. */

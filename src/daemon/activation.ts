@@ -13,6 +13,7 @@ import { toPolicy } from '../config/selectors.ts';
 import type { TunnelEvent } from '../control/results.ts';
 import { ownRound } from '../host/pace.ts';
 import { type Overlaps, overlapsAmong } from '../plan/overlaps.ts';
+import { type Renewal, renewalOf } from '../plan/renewal.ts';
 import type { Autostart } from './autostart.ts';
 import type { HeldNetworks } from './networks/networks.ts';
 import type { Runner } from './runner.ts';
@@ -131,19 +132,21 @@ export class Activation {
 
   /**
    * Replaces the document that runs, the persistent one, or both.
-   * @returns what a person should know though all was done
+   * @returns what a person should know though all was done, and what became of the SAs
    * @throws SectunnelError with nothing changed, or saying which of both is, and what runs
    */
   async replace(
     object: TunnelObject,
     document: SectunnelDocument,
     which: { readonly live: boolean; readonly config: boolean },
-  ): Promise<readonly string[]> {
+  ): Promise<Replaced> {
     const { name } = object;
     const persistent = which.config ? this.#parts.catalog.stagePersistent(object, document) : undefined;
+    const renewal = which.live ? renewalOf(object.live!, document) : undefined;
     let warnings: readonly string[] = [];
     try {
-      if (which.live) warnings = (await this.#replaceLive(object, document)).warnings;
+      if (renewal?.device === 'anew') warnings = (await this.#replaceLive(object, document)).warnings;
+      else if (renewal !== undefined) warnings = await this.#changeLive(object, document, renewal);
     } catch (error) {
       persistent?.discard();
       throw error;
@@ -151,11 +154,31 @@ export class Activation {
     const persistentProblem = persistent && commitProblem(persistent);
     const isPersistent = object.persistent === document;
     if (which.live || isPersistent) this.#publish(name, 'updated');
-    if (persistentProblem === undefined) return warnings;
+    if (persistentProblem === undefined) return { warnings, renewal };
     const next = isPersistent ? '' : '. The next start uses the previous one';
     const problems = [persistentProblem + next, ...warnings];
     const done = which.live ? `tunnel ${name} runs with the new document, but ` : '';
     throw new SectunnelError('system', done + problems.join('. '));
+  }
+
+  /** The tunnel keeps its device, and the SAs that fit the new document. @returns what a person should know */
+  async #changeLive(object: TunnelObject, document: SectunnelDocument, renewal: Renewal): Promise<readonly string[]> {
+    const { catalog, networks, runner } = this.#parts;
+    networks.checkDocument(document);
+    refuse(this.overlapsOf(document).conflicts);
+    const saved = await this.#stageLive(document);
+    this.#starting.set(object.name, document);
+    try {
+      await runner.change(document, renewal);
+    } catch (error) {
+      saved.discard();
+      throw error;
+    } finally {
+      this.#starting.delete(object.name);
+    }
+    catalog.started(object, document);
+    void networks.tunnelChanged(object.name);
+    return notFoundAgain(await commitLive(saved));
   }
 
   async #replaceLive(object: TunnelObject, document: SectunnelDocument): Promise<Activated> {
@@ -232,6 +255,12 @@ export class Activation {
   #publish(tunnel: string, event: TunnelEvent['event'], detail = ''): void {
     this.#parts.publish({ tunnel, event, detail });
   }
+}
+
+export interface Replaced {
+  readonly warnings: readonly string[];
+  /** `undefined` where the document that runs stays. */
+  readonly renewal: Renewal | undefined;
 }
 
 /** A tunnel runs. */

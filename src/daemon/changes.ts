@@ -10,6 +10,7 @@ import { sameDocument } from '../config/same-document.ts';
 import type { DefineResult, StartResult, TunnelEvent } from '../control/results.ts';
 import type { Activation } from './activation.ts';
 import type { Advice } from './advice.ts';
+import { rekeyAsPlanned } from './renewals.ts';
 import type { Runner } from './runner.ts';
 import type { Catalog, DocumentText } from './store/catalog.ts';
 import { checkIdentity, type TunnelObject } from './store/objects.ts';
@@ -171,7 +172,7 @@ export class Changes {
 
   /** Replaces the document of a tunnel that there is: the running one, the persistent one, or both. */
   update(text: DocumentText, which: { live: boolean; config: boolean }): Promise<DefineResult> {
-    const { catalog, activation, advice } = this.#parts;
+    const { catalog, activation, advice, runner } = this.#parts;
     return this.#withDocument(text, async (document) => {
       const { refusal, warnings: overlaps } = advice.overlaps(document);
       if (refusal !== undefined) throw new SectunnelError('invalid-state', refusal);
@@ -190,9 +191,11 @@ export class Changes {
         live: live && !sameDocument(object.live, document),
         config: config && !sameDocument(object.persistent, document),
       };
-      const unchanged = !changed.live && !changed.config;
-      if (!unchanged) warnings.push(...(await activation.replace(object, document, changed)));
-      return { name: document.name, uuid: document.uuid, warnings, unchanged };
+      const { name, uuid } = document;
+      if (!changed.live && !changed.config) return { name, uuid, warnings, unchanged: true };
+      const { renewal, warnings: later } = await activation.replace(object, document, changed);
+      const notDone = renewal === undefined ? [] : await rekeyAsPlanned(runner.host, name, renewal);
+      return { name, uuid, warnings: [...warnings, ...later, ...notDone], unchanged: false, renewal };
     });
   }
 }

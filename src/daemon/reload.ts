@@ -8,6 +8,7 @@ import { differencesOf } from '../config/differences.ts';
 import type { SectunnelDocument } from '../config/model.ts';
 import { sameDocument } from '../config/same-document.ts';
 import type { Reloaded, ReloadResult, TunnelEvent } from '../control/results.ts';
+import { renewalOf } from '../plan/renewal.ts';
 import type { Advice } from './advice.ts';
 import type { Autostart } from './autostart.ts';
 import { BROKEN_AUTOSTART, type Catalog } from './store/catalog.ts';
@@ -66,14 +67,15 @@ export async function planReload(parts: ReloadParts): Promise<ReloadResult> {
 
 async function resultOf(parts: ReloadParts, definitions: Definitions, found: Findings): Promise<ReloadResult> {
   const { taken, forgotten, unchanged, problems } = found;
-  const isActive = (name: string): boolean => definitions.objects.get(name)?.live !== undefined;
   const documents = taken.map(({ document }) => document);
   return {
     defined: taken.flatMap(({ document, before }) => (before === undefined ? [document.name] : [])),
     changed: taken.flatMap(({ document, before }) => {
       if (before === undefined) return [];
       const { name } = document;
-      return [{ name, active: isActive(name), differences: differencesOf(before, document) }];
+      const live = definitions.objects.get(name)?.live;
+      const differences = differencesOf(before, document);
+      return [{ name, active: live !== undefined, differences, renewal: live && renewalOf(live, document) }];
     }),
     ...{ forgotten, unchanged, problems },
     warnings: await warningsOf(parts, definitions, documents),

@@ -2,7 +2,7 @@
  * Runs tunnels: from a document to a device, sockets and an engine that negotiates; follows what happens to them,
  * and tells it to the log, to listeners and to `status`.
  */
-
+import { isDeepStrictEqual } from 'node:util';
 import { allOf, eachOf } from '../base/each.ts';
 import type { Logger } from '../base/log.ts';
 import { messageOf } from '../base/text.ts';
@@ -12,7 +12,6 @@ import type { CryptoProvider } from '../crypto/types.ts';
 import type { EngineEvent } from '../engine/events.ts';
 import type { ExplainFacts } from '../explain/explain.ts';
 import { placesOfFailure } from '../explain/failure.ts';
-import type { HostTunnel } from '../explain/tunnels.ts';
 import { httpFetch } from '../host/fetch.ts';
 import { TunnelHost } from '../host/host.ts';
 import { narrate } from '../host/narrate.ts';
@@ -23,20 +22,20 @@ import { systemResolver } from '../host/resolve.ts';
 import type { TunnelStatus, WorkersStatus } from '../host/status.ts';
 import { type RunningFacts, tunnelState, tunnelStatus, tunnelTraffic } from '../host/status-view.ts';
 import type { WorkerChoice } from '../host/workers/choice.ts';
-import { domainView } from '../hostnet/domain-view.ts';
-import type { RoutingPlan } from '../hostnet/steering/plan.ts';
 import { routingWarnings } from '../hostnet/steering/rules.ts';
-import { tunnelFence } from '../hostnet/steering/tunnel-fence.ts';
 import type { HostView } from '../hostnet/view.ts';
 import { type Fetch, OnlineRevocation } from '../pki/revocation/online.ts';
 import { VerifierPool } from '../pki/threads/pool.ts';
-import { placeOf } from '../plan/overlaps.ts';
+import type { DevicePlan } from '../plan/device.ts';
 import { planTunnel, secretOf, type TunnelPlan } from '../plan/plan.ts';
+import type { Renewal } from '../plan/renewal.ts';
 import { hostWarnings } from '../plan/warnings.ts';
 import type { PacketDevice } from '../tun/device.ts';
 import { refusingSystem } from './control/refusing.ts';
 import { EventLog } from './event-log.ts';
+import { explainFacts, viewOf } from './explain-facts.ts';
 import { Installed } from './installed.ts';
+import { closedBy } from './renewals.ts';
 import { TunnelCertificates } from './secrets/certificates.ts';
 import { concerns, describeReference, type SecretChange, type SecretSources } from './secrets/sources.ts';
 
@@ -61,7 +60,7 @@ const CERTIFICATE_WATCH = 6 * 3_600_000;
 
 interface RunningTunnel extends RunningFacts {
   readonly certificates: TunnelCertificates;
-  readonly routing: RoutingPlan | undefined;
+  readonly device: DevicePlan;
 }
 
 export class Runner {
@@ -170,11 +169,10 @@ export class Runner {
   async #begin(document: SectunnelDocument, certificates: TunnelCertificates, plan: TunnelPlan): Promise<string> {
     const { name } = document;
     const device = await this.#open(name, plan);
-    const { routing } = plan.device;
     this.#running.set(name, {
       document,
       certificates,
-      routing,
+      device: plan.device,
       secret: undefined,
       lastFailure: undefined,
       declined: new Set(),
@@ -200,6 +198,40 @@ export class Runner {
       await this.installed.failed(name);
       throw error;
     }
+  }
+
+  /**
+   * A tunnel that runs goes on with another document, on the device that it has. SAs that are to be rekeyed are not yet.
+   * @throws SectunnelError with the former document in effect
+   */
+  async change(document: SectunnelDocument, renewal: Renewal): Promise<void> {
+    const { name } = document;
+    const former = this.#running.get(name)!;
+    const certificates = this.#certificates(document);
+    const { tunnel, device } = await this.#plan(document, certificates);
+    // Peers may be authenticated anew at once.
+    this.#running.set(name, { ...former, document, certificates, device });
+    const isSteered = !isDeepStrictEqual(device.routing, former.device.routing);
+    try {
+      if (isSteered) await this.#steer(device);
+      await refusingSystem(() => this.host.change(tunnel, closedBy(renewal)));
+    } catch (error) {
+      this.#running.set(name, former);
+      if (isSteered) await this.#steer(former.device).catch((again) => this.#notSteered(name, again));
+      throw error;
+    }
+    this.#log.info({ tunnel: name }, 'the tunnel goes on with another document');
+  }
+
+  /** Rules and routes of children of level `use` follow what is up. */
+  async #steer(device: DevicePlan): Promise<void> {
+    await refusingSystem(async () => this.#options.platform.steer?.(device));
+    const running = this.host.engine.tunnel(device.tunnel);
+    if (running !== undefined) this.installed.childChanged(running);
+  }
+
+  #notSteered(tunnel: string, error: unknown): void {
+    this.#log.error({ tunnel }, `the rules of the former document could not be put back: ${messageOf(error)}`);
   }
 
   /**
@@ -273,48 +305,15 @@ export class Runner {
     return this.#options.platform.view?.(netns);
   }
 
-  /** What packets of a document's policy see of it. */
-  #viewOf({ device: { netns, vrf } }: SectunnelDocument): HostView | undefined {
-    const view = this.view(netns);
-    return view && domainView(view, vrf);
-  }
-
   /** What the policy of a document does to this host as it is now. */
   hostWarnings(document: SectunnelDocument): string[] {
-    return hostWarnings(document, this.#viewOf(document));
+    return hostWarnings(document, viewOf(this.#options.platform, document));
   }
 
   /** What `explain` looks at: the tunnel of a document, if it runs, and what stands around it. */
   explainFacts(document: SectunnelDocument): ExplainFacts {
-    const { name } = document;
-    const own = this.#hostTunnel(name);
-    const running = own && { tunnel: own.tunnel, device: own.device };
-    const view = this.#viewOf(document);
-    const routing = this.#running.get(name)?.routing ?? this.installed.routingOf(document);
-    const around = own?.device ?? document.device.name;
-    const known = view?.fences === undefined || routing === undefined ? undefined : tunnelFence(routing, around);
-    const found = view?.fences?.get(`tunnel:${name}`);
-    const fence = found?.kind === 'tunnel' ? found : known;
-    const outer = this.view();
-    const place = placeOf(document);
-    const neighbours = [...this.#running.values()].filter((other) => placeOf(other.document) === place);
-    const tunnels = neighbours.flatMap((other) => this.#hostTunnel(other.document.name) ?? []);
-    return {
-      document,
-      running,
-      now: this.host.now(),
-      view,
-      outerView: outer && domainView(outer, document.sa.vrf),
-      fence,
-      tunnels,
-    };
-  }
-
-  #hostTunnel(name: string): HostTunnel | undefined {
-    const tunnel = this.host.engine.tunnel(name);
-    const device = this.host.device(name)?.name;
-    if (tunnel === undefined || device === undefined) return undefined;
-    return { name, device, table: this.#options.platform.tableOf?.(name), tunnel };
+    const { platform } = this.#options;
+    return explainFacts(document, { platform, host: this.host, installed: this.installed, running: this.#running });
   }
 
   /** How packets are carried. */

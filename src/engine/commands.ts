@@ -113,6 +113,8 @@ export type SendCommand =
       readonly counters: TunnelCounters;
     }
   | { readonly type: 'remove-tunnel'; readonly tunnel: number }
+  /** Another policy, in the order in which it is asked; its SAs go on. Packets that wait for an SA are dropped. */
+  | { readonly type: 'policy'; readonly tunnel: number; readonly policy: readonly PolicyEntry[] }
   /** Whether packets without an SA wait for one and are reported. `forget`: drops those that wait. */
   | { readonly type: 'hold'; readonly tunnel: number; readonly hold: boolean; readonly forget: boolean }
   /** Report again each SA that packets wait for. */

@@ -9,8 +9,9 @@
 import { addressKey, formatAddress, type IpAddress } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
 import type { ConnectionConfig } from '../ike/config.ts';
-import type { IkeEndpoint, InitiateOptions } from '../ike/endpoint.ts';
+import type { IkeEndpoint } from '../ike/endpoint.ts';
 import type { DownReason, FailureReason, IkeEvent } from '../ike/events.ts';
+import type { InitiateOptions } from '../ike/initiate.ts';
 import type { SelectorPair } from '../policy/selector.ts';
 import type { DataPlane, PlaneReport } from './commands.ts';
 import type { TunnelConfig } from './config.ts';

@@ -10,21 +10,21 @@ import { IkeEndpoint } from '../ike/endpoint.ts';
 import type { ChildSa, IkeEvent, Path, SignatureAnswer, VerificationAnswer } from '../ike/events.ts';
 import type { RestoreRefusal } from '../ike/state/restore.ts';
 import type { IkeSaStatus } from '../ike/status.ts';
-import type { CounterMemory, DataPlane, PlaneReport } from './commands.ts';
+import type { DataPlane, PlaneReport } from './commands.ts';
 import type { TunnelConfig } from './config.ts';
 import { ConnectionKeeper } from './connection-keeper.ts';
 import { addMarker, classify, stripMarker } from './demux.ts';
-import { DeviceTable, type TunnelDevice } from './device-table.ts';
 import { EARLY_WAIT } from './early.ts';
 import { type EngineEvent, engineEvent } from './events.ts';
-import { DEFAULT_HOLD } from './hold.ts';
 import type { ControlCounters, ControlPlaneOptions, Transmit } from './options.ts';
 import type { BelievedReport } from './path-reports.ts';
-import { checkPeers, type RekeyChoice, type RekeyedSa, rekeySas } from './sa-operations.ts';
+import { checkPeers, closeChildren, type RekeyChoice, type RekeyedSa, rekeySas } from './sa-operations.ts';
 import { SaTable } from './sa-table.ts';
 import { encodeState, type SavedEngine } from './state/record.ts';
 import type { Tunnel } from './tunnel.ts';
-import { TunnelTable } from './tunnel-table.ts';
+import { type ClosedSas, TunnelChanges } from './tunnels/changes.ts';
+import { DeviceTable, type TunnelDevice } from './tunnels/device-table.ts';
+import { TunnelTable } from './tunnels/tunnel-table.ts';
 
 /** The counters of datagrams that are not IKE's. */
 const COUNTED_AS = { empty: 'empty', keepalive: 'keepalives', esp: 'overflow' } as const;
@@ -36,11 +36,10 @@ export class ControlPlane {
   readonly #tunnels = new TunnelTable();
   readonly #devices: DeviceTable;
   readonly #sas: SaTable;
+  readonly #changes: TunnelChanges;
   readonly #keeper: ConnectionKeeper;
   /** Carries the packets. */
   readonly #plane: DataPlane;
-  readonly #counterMemory: CounterMemory;
-  readonly #random: () => number;
   // BOUNDED: drained by the owner after every call.
   readonly #events: EngineEvent[] = [];
   /** The time of the call that is being served. */
@@ -49,31 +48,42 @@ export class ControlPlane {
   /** @internal */
   constructor(options: ControlPlaneOptions) {
     this.ike = new IkeEndpoint({ ...options, lastUsed: (childId) => this.#sas.lastUsed(childId) });
-    this.#random = () => readU32(options.random(4), 0) / 2 ** 32;
     const fragmentSeed = readU32(options.random(4), 0);
     this.#plane = options.plane(fragmentSeed);
-    this.#counterMemory = options.counterMemory ?? ((bytes) => new ArrayBuffer(bytes));
+    const memory = options.counterMemory ?? ((bytes) => new ArrayBuffer(bytes));
     this.#keeper = new ConnectionKeeper({
       ike: this.ike,
       plane: this.#plane,
       localAddressFor: options.localAddressFor ?? (() => undefined),
       report: (event) => this.#events.push(event),
     });
-    this.#devices = new DeviceTable(this.#plane, this.#counterMemory, fragmentSeed);
+    this.#devices = new DeviceTable(this.#plane, memory, fragmentSeed);
     const { resumable = false } = options;
-    this.#sas = new SaTable(this.#plane, this.#counterMemory, this.#devices, { keepsKeys: resumable });
+    this.#sas = new SaTable(this.#plane, memory, this.#devices, { keepsKeys: resumable });
+    this.#changes = new TunnelChanges({
+      ...{ ike: this.ike, plane: this.#plane, tunnels: this.#tunnels, devices: this.#devices, sas: this.#sas, memory },
+      random: () => readU32(options.random(4), 0) / 2 ** 32,
+    });
   }
 
   /** @throws RangeError, with nothing changed, when a name is taken or the configuration cannot be worked with */
   addTunnel(config: TunnelConfig): void {
-    const tunnel = this.#tunnels.make(config, { memory: this.#counterMemory, random: this.#random });
-    this.ike.addConnections(config.connections);
-    this.#tunnels.add(tunnel);
-    const { index, policy, counters } = tunnel;
-    const { hold = DEFAULT_HOLD } = config;
-    const { index: device } = this.#devices.join(tunnel);
-    this.#plane.commandSender({ type: 'add-tunnel', tunnel: index, device, policy, counters, hold });
-    for (const rival of this.#devices.rivals(tunnel)) this.#sas.guardAnew(rival);
+    this.#changes.add(config);
+  }
+
+  /**
+   * Gives a tunnel another configuration, with connections of the same names, on the same device, and pursues it as when it is
+   * started. SAs that are not closed stay as they are until they are rekeyed.
+   * @param closed SAs that do not fit the new configuration
+   * @throws RangeError, with nothing changed, when it cannot be worked with
+   */
+  changeTunnel(now: number, config: TunnelConfig, closed: ClosedSas): void {
+    const tunnel = this.tunnelNamed(config.name);
+    this.#changes.change(tunnel, config, () => {
+      if (closed === 'all') this.down(now, config.name);
+      else this.act(now, () => closeChildren(this.ike, now, tunnel, closed));
+    });
+    this.up(now, config.name);
   }
 
   /** Deletes the tunnel's SAs, telling the peer, and forgets it. Drain `pollTransmit` afterwards. */
@@ -83,13 +93,7 @@ export class ControlPlane {
     this.act(now, () => {
       for (const connection of tunnel.config.connections) this.ike.removeConnection(now, connection.name);
     });
-    this.#sas.removeAllOf(tunnel);
-    this.#plane.refresh?.();
-    const rivals = this.#devices.rivals(tunnel);
-    this.#plane.commandSender({ type: 'remove-tunnel', tunnel: tunnel.index });
-    this.#devices.leave(tunnel);
-    this.#tunnels.delete(tunnel);
-    for (const rival of rivals) this.#sas.guardAnew(rival);
+    this.#changes.remove(tunnel);
   }
 
   /** Wants the tunnel up: negotiates it at once, for the first packet, or when the peer asks, as configured. */

@@ -51,3 +51,8 @@ export function rekeySas(ike: IkeEndpoint, now: number, tunnel: Tunnel, choice: 
 function isChosen({ children }: RekeyChoice, name: string): boolean {
   return children === 'all' || (children !== 'none' && children.name === name);
 }
+
+/** Deletes the CHILD SAs of some children of a tunnel, telling the peer. */
+export function closeChildren(ike: IkeEndpoint, now: number, tunnel: Tunnel, names: ReadonlySet<string>): void {
+  for (const { summary } of [...tunnel.children.values()]) if (names.has(summary.name)) ike.closeChild(now, summary.id);
+}

@@ -18,13 +18,13 @@ import type { ChildSa, DownReason, Path } from '../ike/events.ts';
 import { samePath } from '../ike/path.ts';
 import { type GuardEntries, guardEntries } from '../policy/guard.ts';
 import type { CounterMemory, DataPlane } from './commands.ts';
-import type { DeviceTable } from './device-table.ts';
 import { childSummary } from './events.ts';
 import { type BelievedReport, judgeReport } from './path-reports.ts';
 import { espPath } from './paths.ts';
 import type { SavedEspSa } from './state/esp-sa.ts';
 import { copyEspKeys, type EspKeys, wipeEspKeys } from './suite.ts';
 import type { EngineChild, Tunnel } from './tunnel.ts';
+import type { DeviceTable } from './tunnels/device-table.ts';
 
 /** A limit in bytes or packets asks for a new SA when this part of it is used. */
 const SOFT_PART = 7 / 8;

@@ -4,23 +4,21 @@
  */
 import { assertNever, invariant } from '../base/assert.ts';
 import { PacketBatch } from '../base/batch.ts';
-import { readU32 } from '../base/bytes.ts';
 import { Numbered } from '../base/numbered.ts';
 import { WakeQueue } from '../base/wake-queue.ts';
 import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
 import { DropReason } from '../esp/drops.ts';
 import { EspOutboundSa } from '../esp/outbound-sa.ts';
-import { DummySchedule } from '../esp/tfc.ts';
-import { SaCounter } from '../esp/usage.ts';
 import type { Path } from '../ike/events.ts';
 import { CompiledSelectors } from '../policy/compiled.ts';
 import { CompiledPolicy } from '../policy/database.ts';
 import type { Flow } from '../policy/flow.ts';
 import type { InstallOutbound, PlaneReport, SendCommand } from './commands.ts';
+import { Dummies } from './dummies.ts';
 import type { HeldPacket } from './hold.ts';
 import { IcmpReplies } from './icmp-replies.ts';
 import { SendDevice } from './send-device.ts';
-import { newSendTunnel, type SendTunnel, writeCounters } from './send-tunnel.ts';
+import { type AddTunnel, newSendTunnel, type SendTunnel, writeCounters } from './send-tunnel.ts';
 import { installedCipher } from './suite.ts';
 
 /** Slots of the batch in which packets that waited are sent. */
@@ -43,7 +41,10 @@ export interface SendPlaneOptions {
 }
 
 interface SendSa {
-  readonly tunnel: SendTunnel;
+  /** Another one when its policy has changed. */
+  tunnel: SendTunnel;
+  /** Packets are sent on it. */
+  active: boolean;
   readonly child: string;
   readonly sa: EspOutboundSa;
   /** Dummies a second, on average; 0 for none. */
@@ -57,12 +58,9 @@ export class SendPlane {
   readonly #tunnels: (SendTunnel | undefined)[] = [];
   // BOUNDED: by IKE.
   readonly #sas = new Map<number, SendSa>();
-  /** By child SA, for active SAs. BOUNDED: by `#sas`. */
-  readonly #dummies = new Map<number, DummySchedule>();
+  readonly #dummies: Dummies;
   /** When limits of a tunnel's SAs or packets that wait are due. BOUNDED: by the tunnels. */
   readonly #wake = new WakeQueue<SendTunnel>();
-  /** When the next dummy of an SA is due. BOUNDED: by `#dummies`. */
-  readonly #dummyWake = new WakeQueue<number>();
   /** By the small number (tag) that travels with each packet. BOUNDED: one for each CHILD SA. */
   readonly #paths = new Numbered<Path>();
   readonly #released: PacketBatch;
@@ -75,11 +73,9 @@ export class SendPlane {
     this.#reportLimits(tunnel);
     this.#settle(tunnel);
   };
-  /** In [0, 1). */
-  readonly #uniform = (): number => readU32(this.#options.random(4), 0) / 0x1_0000_0000;
-
   constructor(options: SendPlaneOptions) {
     this.#options = options;
+    this.#dummies = new Dummies(options.random);
     this.#released = new PacketBatch(RELEASED_SLOTS, options.maxPacket);
   }
 
@@ -97,6 +93,9 @@ export class SendPlane {
         return;
       case 'remove-tunnel':
         this.#removeTunnel(command.tunnel);
+        return;
+      case 'policy':
+        this.#setPolicy(command);
         return;
       case 'hold':
         this.#setHold(command);
@@ -154,7 +153,7 @@ export class SendPlane {
   /** When `expire` is due next; `Infinity` for never. */
   nextDeadline(): number {
     const never = Number.POSITIVE_INFINITY;
-    return Math.min(this.#wake.next() ?? never, this.#dummyWake.next() ?? never);
+    return Math.min(this.#wake.next() ?? never, this.#dummies.next());
   }
 
   /** Applies time limits to SAs that may be idle, gives up packets that waited too long, and sends dummies. */
@@ -167,11 +166,9 @@ export class SendPlane {
       tunnel.waiting.expire(now);
       this.#settle(tunnel);
     }
-    for (const id of this.#dummyWake.takeDue(now)) {
+    for (const id of this.#dummies.takeDue(now)) {
       const { tunnel, sa } = this.#sas.get(id)!;
-      const schedule = this.#dummies.get(id)!;
-      if (schedule.take(now, packetsOf(sa))) this.#sendDummy(tunnel, sa);
-      this.#dummyWake.set(id, schedule.at);
+      this.#sendDummy(tunnel, sa);
     }
   }
 
@@ -199,7 +196,7 @@ export class SendPlane {
     });
   }
 
-  #addTunnel(command: Extract<SendCommand, { type: 'add-tunnel' }>): void {
+  #addTunnel(command: AddTunnel): SendTunnel {
     const device = this.#devices[command.device];
     invariant(device !== undefined, 'a tunnel without its device');
     const policy = new CompiledPolicy(command.policy, 'out');
@@ -218,6 +215,26 @@ export class SendPlane {
     });
     this.#tunnels[index] = tunnel;
     device.add(tunnel, policy);
+    return tunnel;
+  }
+
+  /** SAs go on, and packets that wait for one pass the new policy. */
+  #setPolicy({ tunnel: index, policy }: Extract<SendCommand, { type: 'policy' }>): void {
+    const former = this.#tunnels[index];
+    if (former === undefined) return;
+    this.#removeTunnel(index);
+    const waiting = former.waiting.hold.take(() => true);
+    writeCounters(former);
+    const tunnel = this.#addTunnel({ ...former.command, policy });
+    tunnel.waiting.enabled = former.waiting.enabled;
+    // The oldest first: the one that is added last sends.
+    for (const { id } of [...former.outbound.sas()].reverse()) {
+      const found = this.#sas.get(id)!;
+      found.tunnel = tunnel;
+      for (const entry of tunnel.entries.get(found.child)) tunnel.outbound.add(entry, found.sa, found);
+    }
+    this.#sendHeld(tunnel, waiting, { canReturn: false });
+    this.#settle(tunnel);
   }
 
   #removeTunnel(index: number): void {
@@ -273,7 +290,8 @@ export class SendPlane {
     sa.mtu = command.mtu;
     sa.room = command.room;
     sa.clampMtu = command.clampMtu;
-    this.#sas.set(command.id, { tunnel, child: command.child, sa, dummies: command.tfc?.dummies ?? 0 });
+    const dummies = command.tfc?.dummies ?? 0;
+    this.#sas.set(command.id, { tunnel, active: false, child: command.child, sa, dummies });
     for (const entry of tunnel.entries.get(command.child)) tunnel.outbound.add(entry, sa, { active: false });
     this.#settle(tunnel);
   }
@@ -282,12 +300,10 @@ export class SendPlane {
     const found = this.#sas.get(id);
     if (found === undefined) return;
     const { tunnel, child, sa, dummies } = found;
+    found.active = true;
     tunnel.outbound.activate(sa);
     this.#release(tunnel, child);
-    if (dummies === 0) return;
-    const schedule = new DummySchedule(this.#now, dummies, this.#uniform, packetsOf(sa));
-    this.#dummies.set(id, schedule);
-    this.#dummyWake.set(id, schedule.at);
+    if (dummies > 0) this.#dummies.begin(this.#now, sa, dummies);
   }
 
   #remove(id: number): void {
@@ -295,7 +311,6 @@ export class SendPlane {
     if (found === undefined) return;
     this.#sas.delete(id);
     this.#dummies.delete(id);
-    this.#dummyWake.set(id, undefined);
     found.tunnel.outbound.remove(found.sa);
     this.#paths.remove(found.sa.pathIndex);
     this.#settle(found.tunnel);
@@ -303,8 +318,15 @@ export class SendPlane {
 
   /** Sends the packets that waited for an SA of the child. Those that still have none wait again. */
   #release(tunnel: SendTunnel, child: string): void {
+    this.#sendHeld(tunnel, tunnel.waiting.take(child), { canReturn: true });
+    // The SA may carry less than was wanted: packets that still wait ask for the rest.
+    tunnel.waiting.askAgain(child);
+    this.#settle(tunnel);
+  }
+
+  /** @param canReturn what has no SA still waits as before, which it does not under another policy */
+  #sendHeld(tunnel: SendTunnel, waiting: readonly HeldPacket[], { canReturn }: { readonly canReturn: boolean }): void {
     const { hold } = tunnel.waiting;
-    const waiting = tunnel.waiting.take(child);
     const batch = this.#released;
     for (let next = 0; next < waiting.length; ) {
       batch.clear();
@@ -314,15 +336,12 @@ export class SendPlane {
         // A packet larger than any slot stays counted as dropped.
         if (batch.push(packet.data) < 0) continue;
         hold.released++;
-        this.#returning.push(packet);
+        if (canReturn) this.#returning.push(packet);
       }
       this.#process(tunnel, batch);
       this.#returning = [];
       this.#options.onReleased(batch);
     }
-    // The SA may carry less than was wanted: packets that still wait ask for the rest.
-    tunnel.waiting.askAgain(child);
-    this.#settle(tunnel);
   }
 
   #process(tunnel: SendTunnel, batch: PacketBatch): void {
@@ -334,7 +353,7 @@ export class SendPlane {
   #sendDummy(tunnel: SendTunnel, sa: EspOutboundSa): void {
     const batch = this.#released;
     batch.clear();
-    tunnel.outbound.addDummy(this.#now, sa, batch, sa.dummyLength(this.#uniform()));
+    tunnel.outbound.addDummy(this.#now, sa, batch, sa.dummyLength(this.#dummies.uniform()));
     this.#reportLimits(tunnel);
     if (batch.count > 0) this.#options.onReleased(batch);
   }
@@ -366,9 +385,4 @@ export class SendPlane {
 /** A tunnel cannot send in the clear: what the policy lets bypass must not be routed into its device. */
 function clearBypassed(batch: PacketBatch): void {
   for (let slot = 0; slot < batch.count; slot++) if (batch.tag[slot]! < 0) batch.length[slot] = 0;
-}
-
-/** All packets that were encrypted, dummies too. */
-function packetsOf(sa: EspOutboundSa): number {
-  return sa.usage.counters[SaCounter.cipherPackets]!;
 }

@@ -9,9 +9,13 @@ import { IcmpReplies } from './icmp-replies.ts';
 import type { SendDevice } from './send-device.ts';
 import { Waiting, type WaitingOptions } from './waiting.ts';
 
+export type AddTunnel = Extract<SendCommand, { type: 'add-tunnel' }>;
+
 /** One tunnel. */
 export interface SendTunnel {
   readonly index: number;
+  /** By which it was added. */
+  readonly command: AddTunnel;
   readonly device: SendDevice<SendTunnel>;
   /** Indexes of the entries that a child carries. BOUNDED: by the policy. */
   readonly entries: SetMap<string, number>;
@@ -35,9 +39,10 @@ export interface SendTunnelMeans {
 }
 
 export function newSendTunnel(
-  { tunnel: index, counters, hold }: Extract<SendCommand, { type: 'add-tunnel' }>,
+  command: AddTunnel,
   { device, policy, now, write, onMissing, ask }: SendTunnelMeans,
 ): SendTunnel {
+  const { tunnel: index, counters, hold } = command;
   const entries = entriesByChild(policy.entries);
   const replies = new IcmpReplies(write);
   const outbound = new OutboundPipeline(policy, {
@@ -51,7 +56,7 @@ export function newSendTunnel(
   // A worker that replaces another continues its counters; packets that waited in the other are lost.
   outbound.bypassed = counters.sending[SendCounter.bypassed]!;
   waiting.hold.released = counters.sending[SendCounter.released]!;
-  return { index, device, entries, outbound, waiting, counters, wakeAt: Number.POSITIVE_INFINITY };
+  return { index, command, device, entries, outbound, waiting, counters, wakeAt: Number.POSITIVE_INFINITY };
 }
 
 function entriesByChild(entries: readonly PolicyEntry[]): SetMap<string, number> {

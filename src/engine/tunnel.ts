@@ -58,21 +58,34 @@ export interface TunnelMeans {
   readonly onRetry: (tunnel: Tunnel, at: number | undefined) => void;
 }
 
+/** What a configuration comes to. */
+interface Configured {
+  readonly config: TunnelConfig;
+  /** By name of the child. BOUNDED: the configuration. */
+  readonly plans: ReadonlyMap<string, ChildPlan>;
+  readonly policy: readonly PolicyEntry[];
+  readonly inbound: readonly PolicyEntry[];
+}
+
+/** @throws RangeError when it cannot be worked with */
+function configured(config: TunnelConfig): Configured {
+  checkReplayWindow(config);
+  checkOuter(config);
+  const policy = orderPolicy(config.policy.map(strict), 'out');
+  // Compiled only to be refused here rather than where packets are sent.
+  void new CompiledPolicy(policy, 'out');
+  return { config, plans: plansOf(config), policy, inbound: orderPolicy(config.policy, 'in') };
+}
+
 export class Tunnel {
   readonly index: number;
-  readonly config: TunnelConfig;
   readonly retry: Retry;
   readonly counters: TunnelCounters;
-  /** Outbound entries in the order in which they are asked. */
-  readonly policy: readonly PolicyEntry[];
-  /** Inbound ones. */
-  readonly inbound: readonly PolicyEntry[];
   /** Keyed by child id. BOUNDED: IKE bounds the children of an IKE SA, and the IKE SAs. */
   readonly children: Map<number, EngineChild> = new Map();
   wanted = false;
   keepUp: KeepUpMode = 'none';
-  /** By name of the child. BOUNDED: the configuration. */
-  readonly #plans: ReadonlyMap<string, ChildPlan>;
+  #configured: Configured;
   /** How many SAs a child of the configuration has, if it has any. BOUNDED: the configuration. */
   readonly #up = new Map<string, number>();
   /** By child: what the peer was last seen to take away. BOUNDED: the configuration. */
@@ -87,25 +100,47 @@ export class Tunnel {
   /** @throws RangeError when the configuration cannot be worked with */
   constructor(index: number, config: TunnelConfig, { memory, random, onRetry }: TunnelMeans) {
     this.index = index;
-    this.config = config;
+    this.#configured = configured(config);
     this.retry = new Retry(config.retry, { random, onChange: (at) => onRetry(this, at) });
     this.counters = newTunnelCounters(memory);
-    checkReplayWindow(config);
-    checkOuter(config);
-    this.#plans = plansOf(config);
     this.#missing = this.missing().length;
-    this.policy = orderPolicy(config.policy.map(strict), 'out');
-    this.inbound = orderPolicy(config.policy, 'in');
-    // Compiled only to be refused here rather than where packets are sent.
-    void new CompiledPolicy(this.policy, 'out');
+  }
+
+  /**
+   * Another configuration for the tunnel.
+   * @returns what makes it count
+   * @throws RangeError when it cannot be worked with
+   */
+  prepare(config: TunnelConfig): () => void {
+    const next = configured(config);
+    return () => {
+      this.#configured = next;
+      this.#partLost.clear();
+      this.#narrowed.clear();
+      this.#missing = this.missing().length;
+    };
+  }
+
+  get config(): TunnelConfig {
+    return this.#configured.config;
+  }
+
+  /** Outbound entries in the order in which they are asked. */
+  get policy(): readonly PolicyEntry[] {
+    return this.#configured.policy;
+  }
+
+  /** Inbound ones. */
+  get inbound(): readonly PolicyEntry[] {
+    return this.#configured.inbound;
   }
 
   get plans(): Iterable<ChildPlan> {
-    return this.#plans.values();
+    return this.#configured.plans.values();
   }
 
   plan(childName: string): ChildPlan | undefined {
-    return this.#plans.get(childName);
+    return this.#configured.plans.get(childName);
   }
 
   addChild(child: EngineChild): void {

@@ -8,6 +8,7 @@ import type { TunnelConfig } from '../engine/config.ts';
 import type { ControlPlane } from '../engine/control-plane.ts';
 import type { EngineEvent } from '../engine/events.ts';
 import type { EngineCounters } from '../engine/options.ts';
+import type { ClosedSas } from '../engine/tunnels/changes.ts';
 import type { DeviceCounters, PacketDevice } from '../tun/device.ts';
 import type { OwnerErrorHandler } from '../tun/owner-calls.ts';
 import { isUnspecified, type UdpCounters } from '../tun/udp/udp.ts';
@@ -23,15 +24,11 @@ import { Reach } from './reach/reach.ts';
 import { farewell, Removals } from './removals.ts';
 import { socketNeeds } from './socket-needs.ts';
 import { type SocketNeed, SocketPool } from './sockets.ts';
-import { type HostFailure, type HostTunnelStatus, hostTunnelStatus, isUp } from './status-view.ts';
+import { type HostFailure, type HostTunnelStatus, hostTunnelStatus } from './status-view.ts';
 import { UpWaits } from './up-waits.ts';
 import { WakeTimer } from './wake-timer.ts';
 import { WorkerCarrier } from './workers/carrier.ts';
 import type { WorkerStatus } from './workers/handle.ts';
-
-interface RunningTunnel {
-  readonly sockets: readonly SocketNeed[];
-}
 
 /**
  * Runs tunnels on the event loop of this process.
@@ -56,12 +53,12 @@ export class TunnelHost {
   readonly #carrier: PacketCarrier;
   readonly #pathMtus: PathMtus;
   readonly #devices: HostDevices;
-  // BOUNDED: the owner's tunnels.
-  readonly #tunnels = new Map<string, RunningTunnel>();
+  /** Which sockets they need. BOUNDED: the owner's tunnels. */
+  readonly #tunnels = new Map<string, readonly SocketNeed[]>();
   readonly #removals = new Removals();
   readonly #timer: WakeTimer;
   readonly #reach: Reach;
-  readonly #waits = new UpWaits();
+  readonly #waits: UpWaits;
   /** The last failure of each tunnel. BOUNDED: the owner's tunnels. */
   readonly #failures = new Map<string, HostFailure>();
   readonly #onError: OwnerErrorHandler;
@@ -80,7 +77,10 @@ export class TunnelHost {
       engine: engineOptions(options, localAddressFor),
       sockets: () => this.sockets,
       deviceOf: (tunnel) => this.device(tunnel),
-      checkPaths: () => this.#checkPaths(),
+      checkPaths: () => {
+        this.#pathMtus.check(this.#now(), () => this.#tunnels.keys());
+        this.drain();
+      },
       now: this.#now,
       drain: () => this.drain(),
       onError: this.#onError,
@@ -91,7 +91,9 @@ export class TunnelHost {
     const { workers } = options;
     this.#carrier = workers === undefined ? new InlineCarrier(carrier) : new WorkerCarrier(carrier, workers.pairs);
     this.engine = this.#carrier.engine;
-    this.operations = new Operations({ engine: this.engine, now: this.#now, drain: () => this.drain() });
+    const means = { engine: this.engine, now: this.#now, drain: () => this.drain() };
+    this.operations = new Operations(means);
+    this.#waits = new UpWaits(means);
     this.#devices = new HostDevices({ carrier: this.#carrier, engine: this.engine });
     this.#timer = new WakeTimer(this.#now, () => {
       this.refresh();
@@ -144,7 +146,7 @@ export class TunnelHost {
    * the configuration cannot be worked with
    */
   async add(config: TunnelConfig, device: PacketDevice): Promise<void> {
-    const sockets = socketNeeds(config, { rawEsp: this.#options.network.rawEsp !== undefined });
+    const sockets = socketNeeds(config, this.#options.network);
     let lost: Error | undefined;
     device.onClosed((reason) => {
       lost = reason;
@@ -156,11 +158,7 @@ export class TunnelHost {
     const isNew = this.engine.tunnel(config.name) === undefined;
     try {
       if (this.#closed) throw new SectunnelError('invalid-state', 'the host is closed');
-      this.engine.addTunnel({
-        mtu: device.mtu,
-        ...this.sockets.withPorts(config),
-        device: this.#devices.keyOf(device),
-      });
+      this.engine.addTunnel(this.#on(device, config));
       this.#devices.open(this.engine.tunnel(config.name)!, device);
     } catch (error) {
       const added = isNew ? this.engine.tunnel(config.name) : undefined;
@@ -168,12 +166,17 @@ export class TunnelHost {
       await this.sockets.release(sockets);
       throw error;
     }
-    this.#tunnels.set(config.name, { sockets });
+    this.#tunnels.set(config.name, sockets);
     this.#reach.added(config.name);
     this.#resume(config);
     this.engine.up(this.#now(), config.name);
     this.drain();
     if (lost !== undefined) this.#lost(config.name, lost);
+  }
+
+  /** With the ports that its sockets have. */
+  #on(device: PacketDevice, config: TunnelConfig): TunnelConfig {
+    return { mtu: device.mtu, ...this.sockets.withPorts(config), device: this.#devices.keyOf(device) };
   }
 
   /** With the SAs that the process before this one left of a tunnel. */
@@ -203,20 +206,26 @@ export class TunnelHost {
    * tunnel, or it is removed
    */
   async up(name: string, { signal }: { readonly signal?: AbortSignal | undefined } = {}): Promise<void> {
-    signal?.throwIfAborted();
-    const tunnel = this.engine.tunnel(name);
-    if (tunnel === undefined) throw noSuchTunnel(name);
-    if (isUp(tunnel)) return;
-    const givenUp = (): void => {
-      if (this.engine.tunnel(name) !== tunnel) return;
-      this.engine.up(this.#now(), name);
-      this.drain();
-    };
-    const isFirst = !this.#waits.isWaitedFor(name);
-    const up = this.#waits.wait(name, signal, givenUp);
-    if (isFirst) this.engine.bringUp(this.#now(), name);
+    await this.#waits.up(name, signal);
+  }
+
+  /** As `ControlPlane.changeTunnel`. @throws SectunnelError, RangeError, with nothing changed, as `add` @internal */
+  async change(config: TunnelConfig, closed: ClosedSas): Promise<void> {
+    const sockets = socketNeeds(config, this.#options.network);
+    await this.sockets.acquire(sockets);
+    const [former, device] = [this.#tunnels.get(config.name), this.device(config.name)];
+    try {
+      if (former === undefined || device === undefined) throw noSuchTunnel(config.name);
+      this.engine.changeTunnel(this.#now(), this.#on(device, config), closed);
+    } catch (error) {
+      await this.sockets.release(sockets);
+      throw error;
+    }
+    this.#tunnels.set(config.name, sockets);
+    this.#reach.added(config.name);
     this.drain();
-    await up;
+    await farewell(this.engine, config);
+    await this.sockets.release(former);
   }
 
   /** The status of a tunnel: plain data, ages in seconds; `undefined` when there is no tunnel of that name. */
@@ -229,27 +238,26 @@ export class TunnelHost {
    * is being removed, as from `onEvent`, ends with that removal.
    */
   async remove(name: string): Promise<void> {
-    const running = this.#tunnels.get(name);
-    if (running === undefined) return this.#removals.get(name);
+    const sockets = this.#tunnels.get(name);
+    if (sockets === undefined) return this.#removals.get(name);
     this.#tunnels.delete(name);
-    await this.#removals.run(name, () => this.#takeAway(name, running));
+    await this.#removals.run(name, () => this.#takeAway(name, sockets));
   }
 
-  async #takeAway(name: string, running: RunningTunnel): Promise<void> {
+  async #takeAway(name: string, sockets: readonly SocketNeed[]): Promise<void> {
     const tunnel = this.engine.tunnel(name)!;
-    const connections = new Set(tunnel.config.connections.map((connection) => connection.name));
     const device = this.device(name)!;
     const isCarried = this.#devices.remove(this.#now(), tunnel);
     this.drain();
-    this.#waits.end(name, new SectunnelError('invalid-state', `tunnel '${name}' was removed before it was up`));
+    this.#waits.removed(name);
     this.#failures.delete(name);
     this.#reach.forget(name);
     try {
       await isCarried;
       await device.close();
-      await farewell(this.engine, connections);
+      await farewell(this.engine, tunnel.config);
     } finally {
-      await this.sockets.release(running.sockets);
+      await this.sockets.release(sockets);
     }
   }
 
@@ -339,7 +347,7 @@ export class TunnelHost {
     this.#timer.close();
     // From here on nothing is sent, and then nothing is received.
     await this.#devices.close();
-    await Promise.all([...this.#tunnels.values()].map(({ sockets }) => this.sockets.release(sockets)));
+    await Promise.all([...this.#tunnels.values()].map((sockets) => this.sockets.release(sockets)));
     this.refresh();
     const state = this.engine.saveState(this.#now());
     this.#reach.close();
@@ -372,10 +380,7 @@ export class TunnelHost {
       const { tunnel, reason, detail } = event;
       this.#failures.set(tunnel, { at: this.#now(), reason, detail });
     }
-    if (event.type === 'child-up') {
-      const tunnel = this.engine.tunnel(event.tunnel);
-      if (tunnel !== undefined && isUp(tunnel)) this.#waits.came(event.tunnel);
-    }
+    if (event.type === 'child-up') this.#waits.childUp(event.tunnel);
     this.#options.onEvent?.(event);
   }
 
@@ -390,11 +395,6 @@ export class TunnelHost {
     const believed = this.engine.judgePathReport(report);
     if (believed === undefined) return;
     this.#pathMtus.learn(this.#now(), believed);
-    this.drain();
-  }
-
-  #checkPaths(): void {
-    this.#pathMtus.check(this.#now(), () => this.#tunnels.keys());
     this.drain();
   }
 }

@@ -162,6 +162,13 @@ export class LinuxNamespace {
     return share;
   }
 
+  /** The policy of a tunnel that has its device is another one. @throws Error as `raise` */
+  async steer(plan: DevicePlan): Promise<void> {
+    await this.raise(plan);
+    const device = this.#devices.get(plan.name);
+    if (plan.routing !== undefined && device !== undefined) this.routing.open(plan.tunnel, device.index);
+  }
+
   async #device(plan: DevicePlan, offloads: SharedOffloads): Promise<OpenDevice> {
     for (let known = this.#devices.get(plan.name); known !== undefined; known = this.#devices.get(plan.name)) {
       if (!known.shared.isEnded) return known;

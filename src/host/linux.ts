@@ -49,6 +49,7 @@ export function linuxPlatform(): Platform {
     foreignRules: new LinuxForeignRules(LIBVIRT_CHAINS, network),
     forgetBridges: () => home.routing.forgetBridges(),
     openDevice: (plan) => namespaces.open(plan),
+    steer: async (plan) => namespaces.of(plan.tunnel)?.steer(plan),
     raise: (plan) => namespaces.raise(plan),
     raiseFences: (plans) => namespaces.raiseFences(plans),
     release: (tunnel) => namespaces.release(tunnel),

@@ -43,6 +43,10 @@ export function noSuchTunnel(name: string): SectunnelError {
   return new SectunnelError('not-found', `there is no tunnel '${name}' in this host`);
 }
 
+function noSuchSa(tunnel: string): SectunnelError {
+  return new SectunnelError('invalid-state', `tunnel '${tunnel}' has no such SA that is up`);
+}
+
 interface Options {
   readonly engine: ControlPlane;
   readonly now: () => number;
@@ -117,6 +121,7 @@ export class Operations {
       const remote = formatSocketAddress(path.remote);
       operation.open.set(keyOf('ike', ikeSaId), (detail) => ({ ikeSaId, remote, after: undefined, detail }));
     }
+    if (operation.open.size === 0) throw noSuchSa(tunnel);
     return await this.#follow(this.#checks, operation, patience);
   }
 
@@ -124,7 +129,14 @@ export class Operations {
    * Replaces SAs of a tunnel by new ones with fresh keys (RFC 7296 §2.8): a result for each.
    * @throws SectunnelError when there is no such tunnel, or when it has none of these SAs
    */
-  async rekey(
+  async rekey(tunnel: string, choice: RekeyChoice, patience: Patience = {}): Promise<readonly RekeyResult[]> {
+    const results = await this.rekeyAny(tunnel, choice, patience);
+    if (results.length === 0) throw noSuchSa(tunnel);
+    return results;
+  }
+
+  /** The same where there may be none. @throws SectunnelError when there is no such tunnel @internal */
+  async rekeyAny(
     tunnel: string,
     choice: RekeyChoice,
     { patience = REKEY_PATIENCE }: Patience = {},
@@ -155,9 +167,6 @@ export class Operations {
   }
 
   async #follow<R>(all: Set<Operation<R>>, operation: Operation<R>, patience: number): Promise<readonly R[]> {
-    if (operation.open.size === 0) {
-      throw new SectunnelError('invalid-state', `tunnel '${operation.tunnel}' has no such SA that is up`);
-    }
     all.add(operation);
     try {
       this.#options.drain();

@@ -62,6 +62,11 @@ export interface Platform {
    */
   openDevice(plan: DevicePlan): Promise<PacketDevice>;
   /**
+   * The policy of a tunnel that has this device is another one: fence, rules and routes follow it. @throws Error with what stands
+   * then keeping protected packets from passing in the clear
+   */
+  steer?(plan: DevicePlan): Promise<void>;
+  /**
    * Puts up fence and rules alone, for a tunnel that is to run as soon as it can. The fence first: it stands also where rules
    * cannot be installed yet. @throws Error saying what is missing
    */

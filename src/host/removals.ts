@@ -1,5 +1,6 @@
 /** Tunnels that are being removed: a call for one that is already on its way ends with that one. */
 import { deferred } from '../base/deferred.ts';
+import type { TunnelConfig } from '../engine/config.ts';
 import type { ControlPlane } from '../engine/control-plane.ts';
 
 /** How often it is asked whether the peers confirmed a deletion before the sockets close, and the milliseconds between. */
@@ -32,10 +33,12 @@ export class Removals {
   }
 }
 
-/** Waits until the peers of these connections have confirmed that their SAs are deleted; for a dead peer one second. */
-export async function farewell({ ike }: Pick<ControlPlane, 'ike'>, connections: ReadonlySet<string>): Promise<void> {
-  const leaving = (): boolean => [...connections].some((connection) => ike.status(connection).length > 0);
-  for (let check = 0; check < FAREWELL_CHECKS && leaving(); check++) {
+/** Waits until the peers of a tunnel have confirmed the deletions that are under way; for a dead peer one second. */
+export async function farewell({ ike }: Pick<ControlPlane, 'ike'>, { connections }: TunnelConfig): Promise<void> {
+  const leaving = (): number[] =>
+    connections.flatMap(({ name }) => ike.status(name).flatMap(({ id, state }) => (state === 'deleting' ? [id] : [])));
+  const waitedFor = new Set(leaving());
+  for (let check = 0; check < FAREWELL_CHECKS && leaving().some((id) => waitedFor.has(id)); check++) {
     await new Promise((resolve) => setTimeout(resolve, FAREWELL_PAUSE));
   }
 }

@@ -1,12 +1,13 @@
 /** From the configuration of a tunnel to the sockets that it needs. */
 import type { TunnelConfig } from '../engine/config.ts';
+import type { UdpNetwork } from '../tun/udp/udp.ts';
 import type { SocketNeed } from './sockets.ts';
 
 /**
  * Where a tunnel listens: each connection's own address, or all of the family, on its port and on the one it moves to;
  * and for ESP straight over IP, where that may come.
  */
-export function socketNeeds(config: TunnelConfig, { rawEsp }: { readonly rawEsp: boolean }): SocketNeed[] {
+export function socketNeeds(config: TunnelConfig, { rawEsp }: Pick<UdpNetwork, 'rawEsp'>): SocketNeed[] {
   const needs = new Map<string, SocketNeed>();
   for (const { local, remote, nat } of config.connections) {
     const fixed = local.address ?? remote.address;
@@ -18,7 +19,7 @@ export function socketNeeds(config: TunnelConfig, { rawEsp }: { readonly rawEsp:
         const need = { kind: 'udp', family, address, port, vrf, optional } as const;
         needs.set(`${family} ${String(address?.value)} ${port} ${vrf}`, need);
       }
-      if (rawEsp && nat.mode !== 'force') {
+      if (rawEsp !== undefined && nat.mode !== 'force') {
         needs.set(`${family} ESP ${local.vrf}`, { kind: 'esp', family, vrf: local.vrf, optional });
       }
     }

@@ -4,17 +4,17 @@
  *
  * After every call the owner drains `pollTransmit` and `pollEvent` and looks at `nextTimeout` again.
  */
-import type { IpAddress, SocketAddress } from '../base/address.ts';
+import type { IpAddress } from '../base/address.ts';
 import { sameAddress } from '../base/address.ts';
 import { DecodeError, plainView } from '../base/bytes.ts';
 import { isSharedKey } from '../base/key-strength.ts';
-import { containsPair, type SelectorPair } from '../policy/selector.ts';
 import { secretCame, signatureCame, verdictCame } from './answers.ts';
 import type { ConnectionConfig } from './config.ts';
 import { checkConnection, internProposals } from './connections.ts';
 import { followPeer, receive } from './dispatch.ts';
 import { EndpointEnvironment, type Transmit } from './endpoint-environment.ts';
 import type { IkeEvent, Path, SignatureAnswer, VerificationAnswer } from './events.ts';
+import { type InitiateOptions, requestsOf } from './initiate.ts';
 import type { IkeEndpointOptions } from './options.ts';
 import type { ChildRecord } from './session/child.ts';
 import { type ChildRequest, want } from './session/child-request.ts';
@@ -38,18 +38,6 @@ import { decodeHeader, type IkeHeader } from './wire/message.ts';
 import { RefusedMessageError } from './wire/payload.ts';
 
 export type { Transmit };
-
-/** Where a connection is to be initiated, and for which child. */
-export interface InitiateOptions {
-  /** Only this child; all of the connection when left out. */
-  readonly child?: string | undefined;
-  /** What the packet has of the child's selectors that calls for it, when the child is populated from packets. */
-  readonly selectors?: SelectorPair | undefined;
-  /** The packet that calls for it, one selector a side: it comes first in what is offered (RFC 7296 §2.9). */
-  readonly trigger?: SelectorPair | undefined;
-  readonly local?: SocketAddress | undefined;
-  readonly remote?: SocketAddress | undefined;
-}
 
 /**
  * Negotiates IKE SAs and CHILD SAs (RFC 7296) as a pure machine: after every call drain `pollTransmit` and `pollEvent`, and
@@ -85,9 +73,17 @@ export class IkeEndpoint {
 
   /** Running SAs stay as they are; what is negotiated from now on follows the new configuration. @throws RangeError */
   replaceConnection(config: ConnectionConfig): void {
-    this.#config(config.name);
-    this.#check(config);
-    this.#take(config);
+    this.replaceConnections([config]);
+  }
+
+  /** All or none. @param first is called before, when none can be refused any more. @throws RangeError as for one */
+  replaceConnections(configs: readonly ConnectionConfig[], first: () => void = () => undefined): void {
+    for (const config of configs) {
+      this.#config(config.name);
+      this.#check(config);
+    }
+    first();
+    for (const config of configs) this.#take(config);
   }
 
   #check(config: ConnectionConfig): void {
@@ -381,20 +377,4 @@ export class IkeEndpoint {
   counters(): IkeCounters {
     return this.#env.counters();
   }
-}
-
-/** @throws RangeError for a child that there is not, or selectors that do not go with it */
-function requestsOf({ name, children }: ConnectionConfig, options: InitiateOptions): ChildRequest[] {
-  if (options.child === undefined)
-    return children.filter(({ pfp }) => pfp === undefined).map((child) => ({ name: child.name }));
-  const child = children.find((one) => one.name === options.child);
-  if (child === undefined) throw new RangeError(`connection ${name} has no child ${options.child}`);
-  const { selectors, trigger } = options;
-  if (child.pfp === undefined) return [{ name: child.name, trigger }];
-  if (selectors === undefined || !containsPair(child.selectors, selectors)) {
-    throw new RangeError(
-      `child ${child.name} is populated from packets: initiate it with the selectors of a packet that it covers`,
-    );
-  }
-  return [{ name: child.name, selectors, trigger }];
 }

@@ -22,6 +22,7 @@ export type {
 export type { BelievedReport } from '../engine/path-reports.ts';
 export type { RetryPolicy } from '../engine/retry.ts';
 export type { RekeyChoice, RekeyedSa } from '../engine/sa-operations.ts';
+export type { ClosedSas } from '../engine/tunnels/changes.ts';
 export type { TfcConfig } from '../esp/tfc.ts';
 export type { PolicyAction, PolicyEntry, PolicyLevel } from '../policy/database.ts';
 export type { Direction } from '../policy/direction.ts';

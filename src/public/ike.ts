@@ -14,7 +14,7 @@ export type {
   RemotePeer,
   RetransmitPolicy,
 } from '../ike/config.ts';
-export { IkeEndpoint, type InitiateOptions } from '../ike/endpoint.ts';
+export { IkeEndpoint } from '../ike/endpoint.ts';
 export type { Transmit } from '../ike/endpoint-environment.ts';
 export type {
   ChildSa,
@@ -28,6 +28,7 @@ export type {
   SignatureMethods,
   VerificationAnswer,
 } from '../ike/events.ts';
+export type { InitiateOptions } from '../ike/initiate.ts';
 export type { IkeEndpointOptions } from '../ike/options.ts';
 export type { ChildSaStatus, IkeCounterName, IkeCounters, IkeSaState, IkeSaStatus } from '../ike/status.ts';
 export type { PacketFlags } from '../policy/populate.ts';

@@ -134,7 +134,8 @@ describe('verbs', () => {
     expect((await run(['info', 'net'])).out).toMatch(/Outdated: +yes: 'sectunnel restart net'/);
     expect((await run(['update', other, '--live'])).out).toContain('updated from');
     expect((await run(['list'])).out).not.toContain('outdated');
-    expect(daemon.told.filter((text) => text === 'open net')).toHaveLength(opened + 1);
+    expect(daemon.told.filter((text) => text === 'open net')).toHaveLength(opened);
+    expect(daemon.told.at(-1)).toBe('steer net');
   });
 
   it('say where no daemon listens, with exit code 3', async () => {

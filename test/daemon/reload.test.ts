@@ -257,6 +257,7 @@ it('shows the plan of a dry run', async () => {
 Tunnel net would change; it runs with its previous document until 'sectunnel restart net':
     title added
     sp[lan]/dst_range/@address: 10.20.0.0 -> 10.25.0.0
+    'sectunnel update --live' instead: IKE SA kept; CHILD SAs negotiated anew: lan
 Tunnel gone would be forgotten: its file is gone
 1 definition would stay as it is
 Nothing was changed. A reload interrupts no tunnel.

@@ -1,61 +1,12 @@
 /** What a user asks of the SAs of a tunnel: whether the peer answers, new keys, a new start. */
 import { describe, expect, it } from 'vitest';
-import { run } from '../../src/cli/run.ts';
 import { MemoryNetwork } from '../../src/tun/udp/memory.ts';
-import { address, eventually, oppositeDocument, TestDaemon, tunnelDocument } from '../support/daemon.ts';
-
-interface Scene {
-  readonly left: TestDaemon;
-  readonly right: TestDaemon;
-  /** Nothing arrives any more. */
-  cut(): void;
-}
-
-async function scene(): Promise<Scene> {
-  let isCut = false;
-  const network = new MemoryNetwork({ route: () => (isCut ? [] : [{ delayMs: 3 }]) });
-  const [left, right] = [
-    await TestDaemon.start(network.host([address('192.0.2.1')])),
-    await TestDaemon.start(network.host([address('192.0.2.2')])),
-  ];
-  for (const daemon of [left, right]) await daemon.giveSecret('k1xBeR5vTq8wZn3mYc7sDf2gHj9pLa4o');
-  await right.client.call('create', { xml: oppositeDocument({}) });
-  await left.client.call('create', { xml: tunnelDocument({ start: 'initiate' }) });
-  await eventually('the tunnel to be up', async () => (await ikeSas(left))[0]?.children.length === 1);
-  return {
-    ...{ left, right },
-    cut: () => {
-      isCut = true;
-    },
-  };
-}
-
-async function ikeSas({ client }: TestDaemon) {
-  const { tunnels } = await client.call('status', { name: 'net' });
-  return tunnels[0]!.ikeSas.filter(({ state }) => state === 'established');
-}
-
-async function sectunnel(
-  { runDir }: TestDaemon,
-  ...words: string[]
-): Promise<[code: number, out: string, err: string]> {
-  let [out, err] = ['', ''];
-  const code = await run(['--run-dir', runDir, ...words], {
-    out: (text) => {
-      out += text;
-    },
-    err: (text) => {
-      err += text;
-    },
-    readStdin: () => Promise.resolve(Buffer.alloc(0)),
-    interrupted: () => new Promise(() => undefined),
-  });
-  return [code, out, err];
-}
+import { address, eventually, TestDaemon, tunnelDocument } from '../support/daemon.ts';
+import { daemonPair, ikeSas, sectunnel } from '../support/daemon-pair.ts';
 
 describe('probe', () => {
   it('says how long the peer took to answer', async () => {
-    const { left } = await scene();
+    const { left } = await daemonPair();
     const [sa] = await ikeSas(left);
     const { peers } = await left.client.call('probe', { name: 'net' });
     expect(peers).toEqual([{ ikeSaId: sa!.id, remote: '192.0.2.2:4500', after: expect.any(Number), detail: '' }]);
@@ -68,7 +19,7 @@ describe('probe', () => {
   });
 
   it('says that the peer does not answer', async () => {
-    const { left, cut } = await scene();
+    const { left, cut } = await daemonPair();
     cut();
     expect(await sectunnel(left, 'probe', 'net', '--wait', '1')).toEqual([
       4,
@@ -80,7 +31,7 @@ describe('probe', () => {
 
 describe('rekey', () => {
   it('replaces all SAs, the IKE SA alone, or those of a child, and says by which', async () => {
-    const { left, right } = await scene();
+    const { left, right } = await daemonPair();
     const facts = async (): Promise<[ike: number, child: number, name: string]> => {
       const [sa, ...others] = await ikeSas(left);
       expect([others.length, sa!.children.length]).toEqual([0, 1]);
@@ -111,7 +62,7 @@ describe('rekey', () => {
   });
 
   it('says which SA was not replaced, and why', async () => {
-    const { left, cut } = await scene();
+    const { left, cut } = await daemonPair();
     cut();
     const asked = sectunnel(left, 'rekey', 'net');
     await eventually('the request to be out', async () => (await ikeSas(left))[0]?.unanswered !== undefined);
@@ -128,7 +79,7 @@ describe('rekey', () => {
 });
 
 it('reset ends the SAs and makes new ones, on the same device', async () => {
-  const { left, right } = await scene();
+  const { left, right } = await daemonPair();
   const before = (await ikeSas(left))[0]!.id;
   const devices = left.devices.size;
   expect(await sectunnel(left, 'reset', 'net')).toEqual([0, 'Tunnel net reset\n', '']);

@@ -130,6 +130,23 @@ describeInterop('what must be protected', ['namespaces', 'tcpdump', 'nftables', 
     expect((await ours.command(['update', '--live', '-'], { input: broken, check: false })).code).not.toBe(0);
     await ours.up(NAME, 30_000);
     expect(await answers()).toBe(12);
+    // One that differs in its policy takes its place while the SAs that it does not concern stay, and packets pass.
+    const spis = async (): Promise<string[]> =>
+      (await ours.tunnel(NAME)).ikeSas.flatMap(({ children }) => children.map(({ spiIn }) => spiIn)).sort();
+    const before = await spis();
+    const more = [...NETWORKS, { name: 'more', from: '10.1.0.0/24', to: '10.5.0.0/24' }];
+    expect(
+      await counted(gateways, CLEAR, async () => {
+        for (const entries of [more, NETWORKS]) {
+          const { stdout } = await ours.command(['update', '--live', '-'], { input: documents(entries).left });
+          expect(stdout).toMatch(/\nIKE SA kept; CHILD SAs kept: .*; (added|removed): more\n$/);
+          expect(await answers()).toBe(12);
+          const { stdout: routes } = await left.exec(['ip', 'route', 'show', 'table', 'all', '10.5.0.0/24']);
+          expect(routes.includes('dev ')).toBe(entries === more);
+        }
+      }),
+    ).toBe(0);
+    expect(await spis()).toEqual(before);
     // Nor does anything pass while another daemon starts.
     await ours.stop('SIGKILL');
     expect(

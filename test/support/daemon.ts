@@ -52,7 +52,7 @@ export class TestDaemon {
   readonly lines: LogLine[] = [];
   readonly devices: Map<string, MemoryDevice> = new Map();
   readonly plans: DevicePlan[] = [];
-  /** What its machine was told of fences and devices: `keep NAME,…`, `raise NAME`, `open NAME`, `release NAME`. */
+  /** What its machine was told of fences and devices: `keep NAME,…`, `raise NAME`, `open NAME`, `steer NAME`, `release NAME`. */
   readonly told: string[] = [];
   /** Its machine has devices only then. */
   devicesFrom: Promise<void> = Promise.resolve();
@@ -66,6 +66,8 @@ export class TestDaemon {
   fetch: Fetch = ({ url }) => Promise.reject(new Error(`no ${url} here`));
   /** Its machine has no devices for it. */
   refuseDevices = false;
+  /** Its machine takes no other rules for a tunnel that runs. */
+  refuseSteering = false;
   /** Its machine sleeps, for so many milliseconds: its clock goes on, timers do not. */
   sleep: (asleep: number) => void = () => undefined;
   #slept = 0;
@@ -144,6 +146,10 @@ export class TestDaemon {
           return new Map();
         },
         raise: async ({ tunnel }) => void this.told.push(`raise ${tunnel}`),
+        steer: async ({ tunnel }) => {
+          this.told.push(`steer ${tunnel}`);
+          if (this.refuseSteering) throw new Error('no rules today');
+        },
         release: async (tunnel) => void this.told.push(`release ${tunnel}`),
         reconcile: async (tunnels) => void this.told.push(`keep ${tunnels.map(({ tunnel }) => tunnel).join()}`),
         openDevice: async (plan) => {

@@ -12,7 +12,7 @@ import type {
 import type { KeySlot, KeySlots } from './key-slots.ts';
 
 interface SendTunnel {
-  readonly add: SendCommand;
+  add: Extract<SendCommand, { type: 'add-tunnel' }>;
   hold: SendCommand | undefined;
 }
 
@@ -95,6 +95,11 @@ export class SendRecords {
       case 'remove-tunnel':
         this.#tunnels.delete(command.tunnel);
         return command;
+      case 'policy': {
+        const tunnel = this.#tunnels.get(command.tunnel);
+        if (tunnel !== undefined) tunnel.add = { ...tunnel.add, policy: command.policy };
+        return command;
+      }
       case 'hold': {
         const tunnel = this.#tunnels.get(command.tunnel);
         if (tunnel !== undefined) tunnel.hold = { ...command, forget: false };

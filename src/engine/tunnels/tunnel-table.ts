@@ -1,11 +1,11 @@
 /** The tunnels of an engine: by name, by the number that the data plane knows them by, and by their connections. */
-import { Numbered } from '../base/numbered.ts';
-import { WakeQueue } from '../base/wake-queue.ts';
-import { type DropCounters, newDropCounters } from '../esp/drops.ts';
-import type { IkeEvent } from '../ike/events.ts';
-import type { TunnelConfig } from './config.ts';
-import type { SaTable } from './sa-table.ts';
-import { Tunnel, type TunnelMeans } from './tunnel.ts';
+import { Numbered } from '../../base/numbered.ts';
+import { WakeQueue } from '../../base/wake-queue.ts';
+import { type DropCounters, newDropCounters } from '../../esp/drops.ts';
+import type { IkeEvent } from '../../ike/events.ts';
+import type { TunnelConfig } from '../config.ts';
+import type { SaTable } from '../sa-table.ts';
+import { Tunnel, type TunnelMeans } from '../tunnel.ts';
 
 export class TunnelTable {
   // BOUNDED: the owner's configuration, all three.

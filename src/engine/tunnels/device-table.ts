@@ -1,10 +1,10 @@
 /** The devices of an engine's tunnels, and which tunnels share one. Only their numbers and policies are known here. */
-import { Numbered } from '../base/numbered.ts';
-import { type DropCounters, newDropCounters } from '../esp/drops.ts';
-import { ClaimsIndex } from '../policy/claims-index.ts';
-import { type Claims, claimsOf } from '../policy/precedence.ts';
-import type { CounterMemory, DataPlane } from './commands.ts';
-import type { Tunnel } from './tunnel.ts';
+import { Numbered } from '../../base/numbered.ts';
+import { type DropCounters, newDropCounters } from '../../esp/drops.ts';
+import { ClaimsIndex } from '../../policy/claims-index.ts';
+import { type Claims, claimsOf } from '../../policy/precedence.ts';
+import type { CounterMemory, DataPlane } from '../commands.ts';
+import type { Tunnel } from '../tunnel.ts';
 
 /** A device as the data plane knows it. */
 export interface TunnelDevice {
@@ -36,11 +36,17 @@ export class DeviceTable {
   join(tunnel: Tunnel): TunnelDevice {
     const { device: name } = tunnel.config;
     const device = (name === undefined ? undefined : this.#named.get(name)) ?? this.#make(name);
+    this.#byTunnel.set(tunnel, device);
+    this.claim(tunnel);
+    return device;
+  }
+
+  /** The policy of a tunnel that has joined is another one. */
+  claim(tunnel: Tunnel): void {
+    const device = this.of(tunnel);
     const claims = claimsOf(tunnel.policy);
     device.tunnels.set(tunnel, claims);
     device.claims.set(tunnel, claims);
-    this.#byTunnel.set(tunnel, device);
-    return device;
   }
 
   #make(name: string | undefined): TunnelDevice {
