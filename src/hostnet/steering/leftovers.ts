@@ -99,7 +99,7 @@ export class Leftovers {
   /** All of a table, whoever installed it. Rules first: never one into a table that is open. @throws Error */
   clear(table: number): void {
     const { network, rules } = this.#parts;
-    for (const rule of rules.of(table)) rules.delete(rule);
+    rules.clear(table);
     network.deleteRoutes(this.standing(table));
     this.#found?.delete(table);
   }

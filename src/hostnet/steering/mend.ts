@@ -14,7 +14,7 @@ import {
   type Rule,
 } from '../routes/routes.ts';
 import { compareRoutes, compareRules, foreignBefore, foreignRoute, type RoutedFlow, routeKey } from './compare.ts';
-import { isOnwardLookUp } from './priorities.ts';
+import { isOnwardLookUp, lookUpsLast } from './priorities.ts';
 
 interface TableWanted {
   readonly number: number;
@@ -85,13 +85,15 @@ export function mendRouting(changer: Changer, wanted: Wanted, { own, foreign, ro
       // The last first: what a goto jumps over has its end then.
       () => changer.rules.add([...rules].reverse()),
     );
-  const remove = (rules: readonly InstalledRule[]): void =>
-    attempt(
-      rules.map((rule) => `${describeRule(rule)}: added`),
-      () => {
-        for (const rule of rules) changer.rules.delete(rule);
-      },
-    );
+  const remove = (rules: readonly InstalledRule[]): void => {
+    try {
+      for (const rule of lookUpsLast(rules)) {
+        if (changer.rules.delete(rule)) found.push(`${describeRule(rule)}: added`);
+      }
+    } catch (error) {
+      problems.push(messageOf(error));
+    }
+  };
   // Rules that refuse are added first and removed last, IPv4 rules into the table the other way round: until the routes are
   // right, no IPv4 packet gets its source from them. Over IPv6 a route without a preferred source gives none.
   // What comes out of the tunnel is looked up before the rest of it is refused.

@@ -123,15 +123,24 @@ export function isOnwardLookUp(rule: Rule): boolean {
   return isBehindBlocks(rule) && action.type === 'table' && action.table === MAIN_TABLE && to !== undefined;
 }
 
-/** Says whose rule is whose. One that looks up the main table bears no number of its owner: the one that refuses does. */
+/** Says whose rule is whose. A look-up of the main table bears no number of its owner: the refusals do, and one of them is said. */
 export function ownersIn(rules: readonly InstalledRule[]): (rule: InstalledRule) => number | undefined {
   const owners = new Map(rules.filter(isOnwardRefusal).map((rule) => [pairKey(rule), ownerOf(rule)]));
   return (rule) => (isOnwardLookUp(rule) ? owners.get(pairKey(rule)) : ownerOf(rule));
 }
 
-/** What the two rules for a network have in common. */
-export function pairKey({ inputLink, to }: Rule): string {
-  return `${inputLink} ${to && formatPrefix(to)}`;
+/**
+ * What the two rules for a network have in common, their place included: a look-up stands directly before its refusals, and
+ * those of several owners may have one look-up.
+ */
+export function pairKey({ inputLink, to, priority, action }: Rule): string {
+  const lookUp = action.type === 'unreachable' ? priority - 1 : priority;
+  return `${lookUp} ${inputLink} ${to && formatPrefix(to)}`;
+}
+
+/** In an order to delete them in: what refuses goes before its look-up, which stays as long as another one refuses. */
+export function lookUpsLast<T extends Rule>(rules: readonly T[]): T[] {
+  return [...rules.filter((rule) => !isOnwardLookUp(rule)), ...rules.filter(isOnwardLookUp)];
 }
 
 export function placed(rule: Rule, block: number, owner: number): Rule {

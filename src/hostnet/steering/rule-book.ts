@@ -5,7 +5,7 @@
 import type { HostNetwork, InstalledRule, Rule } from '../routes/routes.ts';
 import { OWN_PROTOCOL, ownerOf } from '../routes/routes.ts';
 import { ruleKey } from './compare.ts';
-import { isOfBridge, isOfTunnel, isOnwardLookUp, isOnwardRefusal, pairKey } from './priorities.ts';
+import { isOfBridge, isOfTunnel, isOnwardLookUp, isOnwardRefusal, lookUpsLast, pairKey } from './priorities.ts';
 
 /** By key. */
 type Rules = Map<string, InstalledRule>;
@@ -17,6 +17,8 @@ export class RuleBook {
   readonly #ofBridges: Rules = new Map();
   /** By the table of the tunnel; those without a number of their own by their pair. */
   readonly #owned = new Map<number | string, Rules>();
+  /** What refuses, by its pair: several owners may have one look-up. */
+  readonly #refusals = new Map<string, Rules>();
   #isFollowed = false;
   #isRead = false;
 
@@ -86,8 +88,12 @@ export class RuleBook {
     for (const rule of rules) this.#put({ ...rule, protocol: OWN_PROTOCOL });
   }
 
-  /** @returns false when it was not there. @throws Error */
+  /**
+   * A look-up that a refusal cannot do without stays.
+   * @returns whether it was deleted; false when it was not there or stays. @throws Error
+   */
   delete(rule: Rule): boolean {
+    if (isOnwardLookUp(rule) && this.#isNeeded(rule)) return false;
     const was = this.#network.deleteRule(rule);
     this.#remove(rule);
     return was;
@@ -98,7 +104,20 @@ export class RuleBook {
     const there = new Set(before.map(ruleKey));
     const wanted = new Set(after.map(ruleKey));
     this.add(after.filter((rule) => !there.has(ruleKey(rule))).reverse());
-    for (const rule of before) if (!wanted.has(ruleKey(rule))) this.delete(rule);
+    for (const rule of lookUpsLast(before)) if (!wanted.has(ruleKey(rule))) this.delete(rule);
+  }
+
+  /** All of a table. @throws Error */
+  clear(table: number): void {
+    this.change(this.of(table), []);
+  }
+
+  /** Whether several owners have this look-up, or one has no other. */
+  #isNeeded(lookUp: Rule): boolean {
+    this.#read();
+    const pair = pairKey(lookUp);
+    const refusals = this.#refusals.get(pair)?.size ?? 0;
+    return refusals > 1 || (refusals === 1 && this.#owned.get(pair)?.size === 1);
   }
 
   #read(): void {
@@ -106,6 +125,7 @@ export class RuleBook {
     const rules = this.#network.rules();
     this.#ofBridges.clear();
     this.#owned.clear();
+    this.#refusals.clear();
     this.#foreign = rules.filter(({ protocol }) => protocol !== OWN_PROTOCOL);
     for (const rule of rules) if (rule.protocol === OWN_PROTOCOL) this.#put(rule);
     this.#isRead = true;
@@ -115,19 +135,27 @@ export class RuleBook {
     const key = ruleKey(rule);
     if (isOfBridge(rule)) this.#ofBridges.set(key, rule);
     if (!isOfTunnel(rule)) return;
-    const group = groupOf(rule);
-    const rules = this.#owned.get(group);
-    if (rules === undefined) this.#owned.set(group, new Map([[key, rule]]));
-    else rules.set(key, rule);
+    put(this.#owned, groupOf(rule), [key, rule]);
+    if (isOnwardRefusal(rule)) put(this.#refusals, pairKey(rule), [key, rule]);
   }
 
   #remove(rule: Rule): void {
     const key = ruleKey(rule);
     this.#ofBridges.delete(key);
-    const group = groupOf(rule);
-    const rules = this.#owned.get(group);
-    if (rules?.delete(key) === true && rules.size === 0) this.#owned.delete(group);
+    remove(this.#owned, groupOf(rule), key);
+    remove(this.#refusals, pairKey(rule), key);
   }
+}
+
+function put<G>(groups: Map<G, Rules>, group: G, [key, rule]: readonly [string, InstalledRule]): void {
+  const rules = groups.get(group);
+  if (rules === undefined) groups.set(group, new Map([[key, rule]]));
+  else rules.set(key, rule);
+}
+
+function remove<G>(groups: Map<G, Rules>, group: G, key: string): void {
+  const rules = groups.get(group);
+  if (rules?.delete(key) === true && rules.size === 0) groups.delete(group);
 }
 
 const NO_OWNER = 'none';
