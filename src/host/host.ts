@@ -21,7 +21,7 @@ import { engineOptions, type HostOptions } from './options.ts';
 import { guarded, unspecifiedFor } from './owner-functions.ts';
 import { orUnknown, PathMtus } from './path-mtu.ts';
 import { Reach } from './reach/reach.ts';
-import { farewell, Removals } from './removals.ts';
+import { farewell, Removals, settled } from './removals.ts';
 import { socketNeeds } from './socket-needs.ts';
 import { type SocketNeed, SocketPool } from './sockets.ts';
 import { type HostFailure, type HostTunnelStatus, hostTunnelStatus } from './status-view.ts';
@@ -344,8 +344,8 @@ export class TunnelHost {
    */
   async handOver(): Promise<Uint8Array> {
     this.#closed = true;
+    await settled(this.engine);
     this.#timer.close();
-    // From here on nothing is sent, and then nothing is received.
     await this.#devices.close();
     await Promise.all([...this.#tunnels.values()].map((sockets) => this.sockets.release(sockets)));
     this.refresh();

@@ -3,7 +3,7 @@ import { deferred } from '../base/deferred.ts';
 import type { TunnelConfig } from '../engine/config.ts';
 import type { ControlPlane } from '../engine/control-plane.ts';
 
-/** How often it is asked whether the peers confirmed a deletion before the sockets close, and the milliseconds between. */
+/** How often it is asked whether the peers have answered before the sockets close, and the milliseconds between. */
 const FAREWELL_CHECKS = 100;
 const FAREWELL_PAUSE = 10;
 
@@ -30,6 +30,14 @@ export class Removals {
     } finally {
       if (this.#running.get(name) === promise) this.#running.delete(name);
     }
+  }
+}
+
+/** Waits until no SA is being made or replaced, which another process could not go on with; for a slow peer one second. */
+export async function settled({ ike }: Pick<ControlPlane, 'ike'>): Promise<void> {
+  ike.settle();
+  for (let check = 0; check < FAREWELL_CHECKS && !ike.isSettled; check++) {
+    await new Promise((resolve) => setTimeout(resolve, FAREWELL_PAUSE));
   }
 }
 

@@ -212,6 +212,7 @@ function allows(session: IkeSession, exchange: number): boolean {
 
 function process(session: IkeSession, now: number, exchange: number, payloads: readonly Payload[]): Answer {
   if (exchange === ExchangeType.INFORMATIONAL) return respondInformational(session, now, payloads);
+  if (session.env.isSettling) return { payloads: [notifyPayload(NotifyType.TEMPORARY_FAILURE)] };
   const forIkeSa = findPayload(payloads, 'tsi') === undefined;
   if (forIkeSa) return respondRekeyIke(session, now, payloads);
   const { state } = session;

@@ -36,6 +36,7 @@ export class EndpointEnvironment implements Environment {
   readonly transmits: Queue<Transmit> = new Queue();
   readonly events: Queue<IkeEvent> = new Queue();
   readonly configs: ConnectionTable = new ConnectionTable();
+  isSettling = false;
   readonly #counts: Record<IkeCounterName, number> = noCounts();
   /** Connections whose peers refuse a CHILD SA in IKE_AUTH. BOUNDED: by the connections. */
   readonly #childless = new Set<string>();

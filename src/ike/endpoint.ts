@@ -24,7 +24,7 @@ import type { IkeSession } from './session/session.ts';
 import { isInUse } from './session/state.ts';
 import { statusOf } from './session/status.ts';
 import { SessionRegistry } from './session-registry.ts';
-import { type SavedIkeSa, saveIkeSa } from './state/ike-sa.ts';
+import { isSettled, type SavedIkeSa, saveIkeSa } from './state/ike-sa.ts';
 import { type RestoreRefusal, type Resumption, restoreIkeSas } from './state/restore.ts';
 import type { IkeCounters, IkeSaStatus } from './status.ts';
 import { closeChild, closeSession } from './tasks/delete.ts';
@@ -113,6 +113,7 @@ export class IkeEndpoint {
   initiate(now: number, connection: string, options: InitiateOptions = {}): void {
     const config = this.#config(connection);
     const wanted = requestsOf(config, options);
+    if (this.#env.isSettling) return;
     if (wanted.length === 0 && config.children.length > 0) return;
     const running = this.#running(connection, options.remote?.address ?? config.remote.address);
     if (running !== undefined) {
@@ -361,6 +362,19 @@ export class IkeEndpoint {
   status(connection?: string): readonly IkeSaStatus[] {
     const all = connection === undefined ? this.#registry.sessions.values() : this.#registry.sessionsOf(connection);
     return [...all].filter(({ state }) => state.name !== 'closed').map(statusOf);
+  }
+
+  /**
+   * From now on no SA is made or replaced, and peers that want to are asked to wait (RFC 7296 §2.25): another process is to go
+   * on with those that there are. @internal
+   */
+  settle(): void {
+    this.#env.isSettling = true;
+  }
+
+  /** Nothing is under way any more that `save` leaves out. @internal */
+  get isSettled(): boolean {
+    return [...this.#registry.sessions.values()].every(isSettled);
   }
 
   /** The IKE SAs in use, as another process goes on with them (`state/ike-sa.ts`). The keys are not copies. @internal */

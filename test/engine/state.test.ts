@@ -155,6 +155,52 @@ describe.each(['a', 'b'] as const)('another process of %s', (name) => {
   });
 });
 
+describe('an engine that is to end', () => {
+  it.each(['a', 'b'] as const)('lets %s end what it has begun: what was made is kept', (by) => {
+    const pair = upPair();
+    const { net, a } = pair;
+    const { id, spiIn } = pair[by].child().summary;
+    net.act(pair[by], ({ ike }, now) => ike.rekeyIkeSa(now, ike.status()[0]!.id));
+    net.act(pair[by], ({ ike }, now) => ike.rekeyChild(now, id));
+    net.run(15);
+    // Its own request is out, or the peer's DELETE is still to come.
+    expect(a.engine.ike.isSettled).toBe(false);
+    net.act(a, ({ ike }) => ike.settle());
+    net.run(100);
+    expect(a.engine.ike.isSettled).toBe(true);
+    const { spiInitiator } = a.engine.ike.status()[0]!;
+    expect(handOver(pair, a)).toEqual([]);
+    expect(a.engine.ike.status()).toMatchObject([{ spiInitiator, children: [{}] }]);
+    expect(a.of('ike-up').at(-1)!.ikeSa.spiInitiator).toBe(pair.b.of('ike-up').at(-1)!.ikeSa.spiInitiator);
+    expectTraffic(pair, 'on');
+    // The rekeying of the CHILD SA was put off, and the next process, or the peer, begins it again.
+    net.run(10_000);
+    expect(pair[by].child().summary.spiIn).not.toBe(spiIn);
+    expectTraffic(pair, 'and on');
+  });
+
+  it('begins nothing new, and has peers wait', () => {
+    const pair = upPair();
+    const { net, a, b } = pair;
+    net.act(a, ({ ike }) => ike.settle());
+    net.sent.length = 0;
+    net.act(a, ({ ike }, now) => ike.rekeyChild(now, a.child().summary.id));
+    net.act(a, ({ ike }, now) => ike.rekeyIkeSa(now, ike.status()[0]!.id));
+    expect(net.sent).toEqual([]);
+    const before = b.child().summary.spiIn;
+    net.act(b, ({ ike }, now) => ike.rekeyChild(now, b.child().summary.id));
+    net.run(1_000);
+    expect(b.child().summary.spiIn).toBe(before);
+    expect(a.engine.ike.isSettled).toBe(true);
+    expectTraffic(pair, 'meanwhile');
+    handOver(pair, a);
+    net.run(10_000);
+    for (const peer of [a, b]) expect(peer.engine.ike.status()).toHaveLength(1);
+    expect(b.child().summary.spiIn).not.toBe(before);
+    expectTraffic(pair, 'afterwards');
+  });
+});
+
 describe('what is not kept', () => {
   it('is an IKE SA on which an SA is being made: the tunnel begins anew', () => {
     const pair = upPair();

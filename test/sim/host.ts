@@ -19,6 +19,8 @@ export class SimHost {
   /** CHILD SAs and IKE SAs that are up, by what the engine has told: ids, with the names of the children. */
   readonly children: Map<number, string> = new Map();
   readonly ikeSas: Set<number> = new Set();
+  /** Its process is about to end. */
+  isLeaving = false;
   /** What its process has left, until another goes on. */
   #left: { readonly sealed: Uint8Array; readonly sas: string[] } | undefined;
 
@@ -35,6 +37,7 @@ export class SimHost {
 
   restart(net: Net): void {
     if (this.#left !== undefined) return;
+    this.isLeaving = false;
     this.#forget();
     this.start(net);
   }
@@ -44,6 +47,18 @@ export class SimHost {
     this.peer.restart();
     this.children.clear();
     this.ikeSas.clear();
+  }
+
+  /** Nothing is under way any more that would be left out of its state. */
+  get isSettled(): boolean {
+    return this.peer.engine.ike.isSettled;
+  }
+
+  get unsettled(): string {
+    const sas = this.peer.engine.ike
+      .status()
+      .map(({ id, state, request }) => `IKE SA #${id} ${state} ${request === undefined ? '' : 'asks'}`);
+    return sas.join(', ');
   }
 
   /** Its process ends and leaves its state. */
@@ -58,6 +73,7 @@ export class SimHost {
       demand(!toHex(sealed).includes(key), () => `${this.name}: the sealed state shows a key`);
     }
     this.#left = { sealed, sas };
+    this.isLeaving = false;
     this.peer.isAsleep = true;
   }
 

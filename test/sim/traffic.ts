@@ -44,6 +44,14 @@ export class Traffic {
     return text.padEnd(size - HEADERS, '.');
   }
 
+  /** A host goes away: what was sent to it since, and has not arrived, may be lost. */
+  excuse(host: Name, since: number): void {
+    for (let number = this.#sent.length - 1; number >= 0 && this.#sent[number]!.at >= since; number--) {
+      const sent = this.#sent[number]!;
+      if (sent.to === host) this.#sent[number] = { ...sent, isOwed: false };
+    }
+  }
+
   /** What is sent by it must arrive. */
   owe(send: () => void): void {
     this.#owing = true;

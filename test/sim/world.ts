@@ -26,6 +26,8 @@ const LOOK = 277;
 const LINGER = 1_300_000;
 /** Of a sleep that a host notices. */
 const NOTICED = 1_000;
+/** In which what is under way at a host whose process is to end has come to its end: some round trips. */
+const SETTLING = 4_000;
 /** For a packet to arrive, at most. */
 const FLIGHT = 3_000;
 
@@ -252,11 +254,29 @@ class World {
     });
   }
 
+  /** The process of a host ends once nothing is under way, and after a while another goes on. */
   #handOver(host: SimHost, absence: number): void {
-    if (host.peer.isAsleep) return;
+    const isAnyAway = [...this.#hosts.values()].some(({ peer, isLeaving }) => peer.isAsleep || isLeaving);
+    // What is under way with a host that is away does not come to its end.
+    if (host.peer.isAsleep || host.isLeaving || (this.#scenario.lossless && isAnyAway)) return;
+    host.isLeaving = true;
+    this.#net.act(host.peer, ({ ike }) => ike.settle());
+    this.#leave(host, absence, this.#net.now + SETTLING);
+  }
+
+  #leave(host: SimHost, absence: number, latest: number): void {
+    const { now } = this.#net;
+    if (!host.isLeaving) return;
+    if (host.peer.isAsleep || (!host.isSettled && now < latest)) {
+      this.#plan(now + LOOK, () => this.#leave(host, absence, latest));
+      return;
+    }
     this.#look();
+    demand(host.isSettled || !this.#scenario.lossless, () => `${host.name} does not settle: ${host.unsettled}`);
+    this.#chart?.action(now, `${host.name} leaves`);
+    this.#traffic.excuse(host.name, now - FLIGHT);
     host.leave(this.#net);
-    this.#plan(this.#net.now + absence, () => {
+    this.#plan(now + absence, () => {
       this.#chart?.action(this.#net.now, `${host.name} goes on`);
       host.resume(this.#net);
     });
@@ -293,7 +313,8 @@ class World {
     const { children } = this.#scenario.setups[numberOf(spoke) - 1]!;
     const child = this.#traffic.sent % children;
     // A packet is owed once both ends have the SA; a large one may be too large for the path.
-    const isOwed = this.#scenario.lossless && size === 0 && this.#traffic.wasUp(spoke, child);
+    const isThere = !this.#host(to).peer.isAsleep;
+    const isOwed = this.#scenario.lossless && isThere && size === 0 && this.#traffic.wasUp(spoke, child);
     const text = this.#traffic.newPacket({ from, to, isOwed, size, at: this.#net.now });
     const [source, destination] = [from, to].map((name) => innerAddress(name, name === HUB ? 0 : child));
     this.#net.send(sender.peer, [packet(source!, destination!, text)], spoke);

@@ -19,6 +19,9 @@ export interface Environment {
   /** What peers may have us spend on their certificates. */
   readonly verifications: VerificationBudget;
 
+  /** No SA is to be made or replaced any more: another process is to go on with those that there are. */
+  readonly isSettling: boolean;
+
   emit(event: IkeEvent): void;
   transmit(path: Path, data: Uint8Array): void;
   keepalive(path: Path): void;

@@ -12,7 +12,7 @@ import type { Failure } from '../failure.ts';
 import { type IkeCrypto, wipeCrypto } from '../keys/ike-crypto.ts';
 import { DEFAULT_FRAGMENT_SIZE, datagramSizes, type Outgoing, sealOutgoing } from '../protect/outgoing.ts';
 import { Fragments } from '../protect/reassembly.ts';
-import type { Task } from '../tasks/task.ts';
+import { type Task, takeNext } from '../tasks/task.ts';
 import type { IkeHeader } from '../wire/message.ts';
 import { type NatStatus, NO_NAT } from '../wire/nat.ts';
 import type { Payload } from '../wire/payload.ts';
@@ -216,7 +216,7 @@ export class IkeSession {
         this.registry.stateChanged(this);
         return;
       }
-      const task = this.queue.shift();
+      const task = takeNext(this.queue, this.env);
       if (task === undefined) return;
       const payloads = task.build(this, now);
       if (payloads === undefined) {

@@ -2,7 +2,7 @@
  * What another process needs to go on with an IKE SA. Only one that is in use is kept: what is being negotiated, replaced or
  * deleted begins anew, or ends. A request of ours that is out is repeated with the same bytes (RFC 7296 §2.1) and its
  * response then only ends the wait for it; so an IKE SA on which an SA is being made is not kept either, as the peer may
- * have that SA already and its keys are not known yet.
+ * have that SA already and its keys are not known yet. `IkeEndpoint.settle` lets such exchanges come to their end before.
  */
 import {
   bytes,
@@ -148,6 +148,18 @@ export const savedIkeSaCodec: Codec<SavedIkeSa> = record<SavedIkeSa>({
   children: field(20, list(savedChildCodec)),
   deletes: field(21, list(u32)),
 });
+
+/**
+ * Whether nothing is under way on an IKE SA for which it, or a part of it, would not be kept. One that was replaced is needed
+ * until its peer is known to have its successor, which the DELETE shows; not one that was redundant from its first moment.
+ */
+export function isSettled({ state, active, window, children }: IkeSession): boolean {
+  if (state.name === 'rekeyed') return window.nextFromPeer === 0 && window.nextRequest === 0;
+  if (state.name === 'deleting') return false;
+  // The peer sends on a CHILD SA until it reads that this is deleted.
+  for (const child of children.values()) if (child.state === 'deleting') return false;
+  return state.name !== 'established' || (isInUse(state) && active?.exchange !== ExchangeType.CREATE_CHILD_SA);
+}
 
 /** `undefined` for one that is not kept. Its keys are those of the session, not copies. @param at the moment of the record */
 export function saveIkeSa(session: IkeSession, at: number): SavedIkeSa | undefined {

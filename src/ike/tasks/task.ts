@@ -4,7 +4,7 @@
  * beside the task in the same file.
  */
 import type { ChildRecord } from '../session/child.ts';
-import type { ExchangeType } from '../wire/iana.ts';
+import { ExchangeType } from '../wire/iana.ts';
 import type { Payload } from '../wire/payload.ts';
 
 export type TaskKind =
@@ -31,4 +31,11 @@ export interface Task<S> {
   peerDeleted?(spi: number): void;
   /** Whether the peer replaced the CHILD SA while our request to do so was out. */
   isReplaced?(child: ChildRecord): boolean;
+}
+
+/** Takes the task out of a queue whose turn it is; while SAs settle, the first that makes none. */
+export function takeNext<S>(queue: Task<S>[], { isSettling }: { readonly isSettling: boolean }): Task<S> | undefined {
+  if (!isSettling) return queue.shift();
+  const at = queue.findIndex(({ exchange }) => exchange !== ExchangeType.CREATE_CHILD_SA);
+  return at < 0 ? undefined : queue.splice(at, 1)[0];
 }
