@@ -118,9 +118,9 @@ export class ControlPlane {
     this.act(now, () => this.ike.probeIkeSa(now, ikeSaId));
   }
 
-  /** Asks the peers of a tunnel whether they are there; an `alive` event tells of each IKE SA. Returns these. */
-  check(now: number, name: string): IkeSaStatus[] {
-    return this.act(now, () => checkPeers(this.ike, now, this.tunnelNamed(name)));
+  /** Asks the peers of a tunnel whether they are there; an `alive` event tells of each IKE SA, or of `only`. Returns these. */
+  check(now: number, name: string, only?: number): IkeSaStatus[] {
+    return this.act(now, () => checkPeers(this.ike, now, this.tunnelNamed(name), only));
   }
 
   /** Begins to replace SAs of a tunnel by new ones, with fresh keys (RFC 7296 §2.8). Returns which. */

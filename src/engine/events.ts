@@ -36,7 +36,13 @@ export type LocalFailure = 'no-route' | 'not-possible';
  * `requestId`.
  */
 export type EngineEvent =
-  | { readonly type: 'ike-up'; readonly tunnel: string; readonly ikeSa: IkeSaSummary; readonly rekeyed: boolean }
+  | {
+      readonly type: 'ike-up';
+      readonly tunnel: string;
+      readonly ikeSa: IkeSaSummary;
+      /** Id of the IKE SA that it replaces by rekeying. */
+      readonly replaces: number | undefined;
+    }
   | {
       readonly type: 'ike-down';
       readonly tunnel: string;
@@ -89,7 +95,7 @@ export function engineEvent(event: IkeEvent, tunnel: string | undefined): Engine
   if (tunnel === undefined) return event.type === 'failed' ? unassociatedFailed(event) : undefined;
   switch (event.type) {
     case 'ike-up':
-      return { type: 'ike-up', tunnel, ikeSa: event.ikeSa, rekeyed: event.replaces !== undefined };
+      return { type: 'ike-up', tunnel, ikeSa: event.ikeSa, replaces: event.replaces };
     case 'ike-down':
       return { type: 'ike-down', tunnel, ikeSaId: event.ikeSaId, reason: event.reason, detail: event.detail };
     case 'child-up':

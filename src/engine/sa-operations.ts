@@ -18,9 +18,9 @@ export interface RekeyedSa {
   readonly name: string;
 }
 
-/** Asks the peers of a tunnel's IKE SAs whether they are there. Returns the IKE SAs. */
-export function checkPeers(ike: IkeEndpoint, now: number, tunnel: Tunnel): IkeSaStatus[] {
-  const sas = establishedSas(ike, tunnel);
+/** Asks the peers of a tunnel's IKE SAs, or of one, whether they are there. Returns the IKE SAs. */
+export function checkPeers(ike: IkeEndpoint, now: number, tunnel: Tunnel, only?: number): IkeSaStatus[] {
+  const sas = establishedSas(ike, tunnel).filter(({ id }) => only === undefined || id === only);
   for (const { id } of sas) ike.checkIkeSa(now, id);
   return sas;
 }

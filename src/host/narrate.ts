@@ -48,10 +48,10 @@ const LOSSES: readonly DownReason[] = ['peer-dead', 'path-lost'];
 export function narrate(happened: Told, inDocument: readonly string[] = []): Narration {
   switch (happened.type) {
     case 'ike-up': {
-      const { ikeSa, rekeyed } = happened;
+      const { ikeSa, replaces } = happened;
       const who = `${formatIdentity(ikeSa.localId)} === ${formatIdentity(ikeSa.remoteId)}`;
       const where = formatSocketAddress(ikeSa.path.remote);
-      const text = `IKE SA #${ikeSa.id} ${rekeyed ? 'rekeyed' : 'established'} with ${where}: ${who}, ${ikeSa.suite}`;
+      const text = `IKE SA #${ikeSa.id} ${replaces === undefined ? 'established' : 'rekeyed'} with ${where}: ${who}, ${ikeSa.suite}`;
       return { level: 'info', text, fields: { ikeSa: ikeSa.id }, event: 'ike-up' };
     }
     case 'ike-down': {

@@ -5,6 +5,7 @@ import { SectunnelError } from '../base/error.ts';
 import type { ControlPlane } from '../engine/control-plane.ts';
 import type { EngineEvent } from '../engine/events.ts';
 import type { RekeyChoice } from '../engine/sa-operations.ts';
+import type { IkeSaStatus } from '../ike/status.ts';
 
 /** Of the peer of an IKE SA. */
 export interface CheckResult {
@@ -60,8 +61,6 @@ class Operation<R> {
   readonly results: R[] = [];
   /** What becomes of an SA that fails, by its id. BOUNDED: by the SAs of the tunnel. */
   readonly open: Map<string, (detail: string) => R> = new Map();
-  /** The IKE SA that came up last in the place of another. */
-  newestIkeSa: number | undefined;
   readonly #ended = deferred();
 
   constructor(tunnel: string) {
@@ -117,10 +116,7 @@ export class Operations {
     const { engine, now } = this.#options;
     this.#demand(tunnel);
     const operation = new Operation<CheckResult>(tunnel);
-    for (const { id: ikeSaId, path } of engine.check(now(), tunnel)) {
-      const remote = formatSocketAddress(path.remote);
-      operation.open.set(keyOf('ike', ikeSaId), (detail) => ({ ikeSaId, remote, after: undefined, detail }));
-    }
+    for (const sa of engine.check(now(), tunnel)) expectAnswer(operation, sa);
     if (operation.open.size === 0) throw noSuchSa(tunnel);
     return await this.#follow(this.#checks, operation, patience);
   }
@@ -178,23 +174,53 @@ export class Operations {
 
   /** The engine tells of something. @internal */
   happened(event: EngineEvent): void {
-    for (const operation of this.#checks) if (operation.tunnel === event.tunnel) checkHappened(operation, event);
+    for (const operation of this.#checks) if (operation.tunnel === event.tunnel) this.#checkHappened(operation, event);
     for (const operation of this.#rekeyings) if (operation.tunnel === event.tunnel) rekeyHappened(operation, event);
+  }
+
+  #checkHappened(operation: Operation<CheckResult>, event: EngineEvent): void {
+    switch (event.type) {
+      case 'alive': {
+        const key = keyOf('ike', event.ikeSaId);
+        const asked = operation.open.get(key)?.('');
+        if (asked !== undefined) operation.settle(key, { ...asked, after: event.after });
+        break;
+      }
+      case 'ike-up':
+        if (event.replaces !== undefined) this.#askSuccessor(operation, event.replaces, event.ikeSa.id);
+        break;
+      case 'ike-down':
+        operation.fail(keyOf('ike', event.ikeSaId), goneText(event));
+        break;
+      default:
+        break;
+    }
+  }
+
+  /** The answer may come on the IKE SA that was replaced, or not at all any more. */
+  #askSuccessor(operation: Operation<CheckResult>, ikeSaId: number, successor: number): void {
+    const { engine, now, drain } = this.#options;
+    const key = keyOf('ike', ikeSaId);
+    if (!operation.open.has(key)) return;
+    for (const sa of engine.check(now(), operation.tunnel, successor)) {
+      operation.open.delete(key);
+      expectAnswer(operation, sa);
+    }
+    drain();
   }
 }
 
-function checkHappened(operation: Operation<CheckResult>, event: EngineEvent): void {
-  if (event.type === 'alive') {
-    const key = keyOf('ike', event.ikeSaId);
-    const asked = operation.open.get(key)?.('');
-    if (asked !== undefined) operation.settle(key, { ...asked, after: event.after });
-  } else if (event.type === 'ike-down') {
-    operation.fail(keyOf('ike', event.ikeSaId), `the IKE SA is gone (${event.reason}): ${event.detail}`);
-  }
+function goneText({ reason, detail }: Extract<EngineEvent, { type: 'ike-down' }>): string {
+  return `the IKE SA is gone (${reason}): ${detail}`;
+}
+
+function expectAnswer({ open }: Operation<CheckResult>, { id: ikeSaId, path }: IkeSaStatus): void {
+  const remote = formatSocketAddress(path.remote);
+  open.set(keyOf('ike', ikeSaId), (detail) => ({ ikeSaId, remote, after: undefined, detail }));
 }
 
 function rekeyHappened(operation: Operation<RekeyResult>, event: EngineEvent): void {
-  const replaced = (key: string, replacedBy: number | undefined): void => {
+  const replaced = (key: string, replacedBy: number): void => {
     const asked = operation.open.get(key)?.('');
     if (asked !== undefined) operation.settle(key, { ...asked, replacedBy });
   };
@@ -206,14 +232,11 @@ function rekeyHappened(operation: Operation<RekeyResult>, event: EngineEvent): v
       operation.fail(keyOf('child', event.childId), `the CHILD SA is gone (${event.reason})`);
       break;
     case 'ike-up':
-      if (event.rekeyed) operation.newestIkeSa = event.ikeSa.id;
+      if (event.replaces !== undefined) replaced(keyOf('ike', event.replaces), event.ikeSa.id);
       break;
-    case 'ike-down': {
-      const key = keyOf('ike', event.ikeSaId);
-      if (event.reason === 'rekeyed') replaced(key, operation.newestIkeSa);
-      else operation.fail(key, `the IKE SA is gone (${event.reason}): ${event.detail}`);
+    case 'ike-down':
+      operation.fail(keyOf('ike', event.ikeSaId), goneText(event));
       break;
-    }
     case 'failed':
       for (const [key, failed] of operation.open) {
         const { kind, name } = failed('');

@@ -48,7 +48,7 @@ export function datagramText(port: number, data: Uint8Array): string {
 function eventText(event: EngineEvent): string | undefined {
   switch (event.type) {
     case 'ike-up':
-      return `IKE SA #${event.ikeSa.id} of ${event.tunnel} ${event.rekeyed ? 'rekeyed' : 'up'}`;
+      return `IKE SA #${event.ikeSa.id} of ${event.tunnel} ${event.replaces === undefined ? 'up' : 'rekeyed'}`;
     case 'ike-down':
       return `IKE SA #${event.ikeSaId} of ${event.tunnel} down (${event.reason}): ${event.detail}`;
     case 'child-up':
