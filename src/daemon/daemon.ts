@@ -104,7 +104,7 @@ export class Daemon {
     this.#catalog = new Catalog(options.configDir, options.runDir, options.log);
     this.#autostart = new Autostart((name) => this.#startUnasked(name), options.log);
     this.#secretsDir = join(options.configDir, 'secrets');
-    this.#stateFile = new StateFile(options.configDir, options.runDir, options.log);
+    this.#stateFile = new StateFile(options);
     this.#handsOver = options.handsOver ?? false;
     this.secrets = new SecretSources({
       own: new SecretStore(this.#secretsDir),
