@@ -43,8 +43,8 @@ Options
                       auto: their sockets in /run/libvirt), only for secrets that are not in DIR/secrets
   --log-level LEVEL   ${logLevels.join(', ')} (default info)
   --log-format FORM   auto, text or json (default auto)
-  --hand-over         on SIGTERM keep the SAs for the next daemon, which goes on with them: peers notice only that packets
-                      are lost until it runs. Their state is in the run folder, sealed with DIR/state.key
+  --hand-over         SIGTERM leaves the SAs to the next daemon, which goes on with them: until it runs, packets are
+                      lost. Their state is in the run folder, sealed with a key in the configuration folder
   --raise             install the fences of tunnels with autostart and of those that ran, then exit: for the time at
                       boot when the network is up and the daemon is not
   --help, --version
@@ -52,9 +52,10 @@ Options
 It needs CAP_NET_ADMIN and /dev/net/tun for its devices, and CAP_NET_BIND_SERVICE for UDP port 500.
 
 Signals
-  SIGTERM, SIGINT    delete the SAs, inform the peers (but see --hand-over), remove the devices, and exit. The fences and rules of running
+  SIGTERM, SIGINT    delete the SAs, inform the peers, remove the devices, and exit. The fences and rules of running
                      tunnels stay in place, and the next daemon starts these tunnels again. To remove them, use
-                     'sectunnel destroy' before, or 'sectunnel release' afterwards
+                     'sectunnel destroy' before, or 'sectunnel release' afterwards. With --hand-over SIGTERM keeps
+                     the SAs and informs no peer
   SIGHUP             read the definitions again, as 'sectunnel reload' does; the log says what changed
   SIGUSR1, SIGUSR2   ignored, with a line in the log: Node's inspector, which SIGUSR1 would open, stays closed
   SIGPIPE            ignored
