@@ -1,8 +1,8 @@
 /** OCSP answers as tests want them, right or wrong; and extensions that say where to ask. */
-import { createHash, createPublicKey, type KeyObject, sign } from 'node:crypto';
+import { createHash, createPublicKey, type KeyObject } from 'node:crypto';
 import { derChildren, derContents, derElement } from '../../src/base/asn1/der.ts';
 import { fromHex } from '../../src/base/bytes.ts';
-import { ECDSA_SHA256, extension, type Made, NOW, time, uri } from './make.ts';
+import { ECDSA_SHA256, extension, type Made, NOW, signature, time, uri } from './make.ts';
 
 const SEQUENCE = 0x30;
 const SHA1 = fromHex('300906052b0e03021a0500');
@@ -101,12 +101,11 @@ export function makeOcsp(recipe: OcspRecipe): Uint8Array {
     ),
     ...(extensions.length === 0 ? [] : [derElement(0xa1, derElement(SEQUENCE, ...extensions))]),
   );
-  const signature = sign(algorithm.hash, data, recipe.signingKey ?? issuer.key);
   const basic = derElement(
     SEQUENCE,
     data,
     algorithm.der,
-    derElement(0x03, Uint8Array.of(0), signature),
+    derElement(0x03, Uint8Array.of(0), signature(data, recipe.signingKey ?? issuer.key, algorithm.hash)),
     ...(certificates.length === 0
       ? []
       : [derElement(0xa0, derElement(SEQUENCE, ...certificates.map(({ der }) => der)))]),

@@ -79,8 +79,17 @@ export function authority(subject: string, more: Partial<Recipe> = {}): Made {
 }
 
 function signed(tbs: Uint8Array, key: KeyObject, algorithm: { der: Uint8Array; hash: string }): Uint8Array {
-  const hash = key.asymmetricKeyType?.startsWith('ed') === true ? undefined : algorithm.hash;
-  return derElement(SEQUENCE, tbs, algorithm.der, derElement(0x03, Uint8Array.of(0), sign(hash, tbs, key)));
+  return derElement(
+    SEQUENCE,
+    tbs,
+    algorithm.der,
+    derElement(0x03, Uint8Array.of(0), signature(tbs, key, algorithm.hash)),
+  );
+}
+
+/** Ed25519 and Ed448 have no digest of their own choice. */
+export function signature(tbs: Uint8Array, key: KeyObject, hash: string): Uint8Array {
+  return sign(key.asymmetricKeyType?.startsWith('ed') === true ? undefined : hash, tbs, key);
 }
 
 function extensions(recipe: Recipe): Uint8Array[] {

@@ -152,8 +152,9 @@ function reading<T>(read: () => T): T {
 function basicResponse(der: Uint8Array): BasicResponse {
   checkDer(der, MAX_CHAIN_ELEMENTS);
   const [status, wrapped] = derChildren(der, DerTag.SEQUENCE);
-  const code = status?.[0] === ENUMERATED ? derContents(status)[0] : undefined;
-  if (code !== 0) throw new OcspError(`the responder says ${FAILURES[code ?? -1] ?? `something unknown (${code})`}`);
+  const [code, ...more] = status?.[0] === ENUMERATED ? derContents(status) : [];
+  if (code === undefined || more.length > 0) throw new Error('its status is not a number of one byte');
+  if (code !== 0) throw new OcspError(`the responder says ${FAILURES[code] ?? `something unknown (${code})`}`);
   if (wrapped === undefined) throw new Error('it is empty');
   const [type, octets] = derChildren(only(derChildren(wrapped, 0xa0)), DerTag.SEQUENCE);
   if (type === undefined || octets?.[0] !== DerTag.OCTET_STRING || !equalBytes(type, BASIC_RESPONSE)) {

@@ -149,6 +149,8 @@ describe('an answer says nothing', () => {
     ['but that it is to come later', failure(3), /the responder says to try again later \(tryLater\)/],
     ['but that it is not for us', failure(6), /unauthorized/],
     ['but something unknown', failure(77), /something unknown \(77\)/],
+    ['without a status', derElement(0x30, fromHex('0a00')), /its status is not a number of one byte/],
+    ['with a status of two bytes', derElement(0x30, fromHex('0a020000')), /its status is not a number of one byte/],
     ['that is nonsense', utf8('<html>'), /not a usable response/],
     ['that is empty', new Uint8Array(0), /not a usable response/],
     ['of success, with nothing in it', failure(0), /it is empty/],
