@@ -56,7 +56,8 @@ function namesOf({ subject, extensions }: Certificate, { allowCommonName }: Iden
         // A name with a star or a dot at its end is one that no ID payload may have (RFC 7296 §3.5).
         return /^[a-z0-9_-]+(\.[a-z0-9_-]+)*$/i.test(name.text) ? [{ type: IdType.Fqdn, data: utf8(name.text) }] : [];
       case 'email':
-        return [{ type: IdType.Rfc822Address, data: utf8(name.text) }];
+        // Of a name without a mailbox and a host no ID payload can be proven.
+        return name.text.lastIndexOf('@') > 0 ? [{ type: IdType.Rfc822Address, data: utf8(name.text) }] : [];
       case 'ip':
         return [{ type: name.bytes.length === 4 ? IdType.Ipv4Address : IdType.Ipv6Address, data: name.bytes }];
       case 'dn':

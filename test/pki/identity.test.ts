@@ -18,6 +18,7 @@ describe('identities', () => {
       dns('*.wild.example'),
       dns('dot.example.'),
       email('Admin@example.org'),
+      email('example.org'),
       ip('c0000201'),
       ip(`20010db8${'00'.repeat(11)}01`),
     ],
