@@ -19,7 +19,7 @@ const PURE =
  * `npm run test:unit` leaves them out.
  */
 const THOROUGH =
-  'test/{cli/each,config/xml,crypto/native,daemon/{sleep,store/storage,unanswered},engine/{bounds,start,traffic},ike/{flood-places,simulation},policy/database}.test.ts';
+  'test/{cli/each,config/xml,crypto/native,daemon/{sleep,store/storage,unanswered},engine/{bounds,start,traffic},fuzz/fuzz,ike/{flood-places,simulation},policy/database}.test.ts';
 
 /** What `npm run test:unit` does not run, as it needs root: what uses the lab, and a socket with a larger buffer. */
 const ROOT: readonly string[] = [...usersOfTheLab(), 'test/tun/queue.test.ts'];
