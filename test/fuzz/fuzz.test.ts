@@ -21,7 +21,7 @@ const EXECUTIONS: Readonly<Record<string, number>> = {
   'ike-session': 600,
   esp: 5_000,
   policy: 10_000,
-  filters: 600,
+  filters: 60,
   document: 1_500,
   pki: 4_000,
   control: 10_000,
