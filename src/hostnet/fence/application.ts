@@ -2,6 +2,9 @@
 import type { ObjectName } from '../netlink/nftables.ts';
 import type { NamedPart } from './nft.ts';
 
+/** When it is read back what a change made: `later`, with changes that follow. */
+export type ReadBack = 'now' | 'later';
+
 /** What is to be done, and what stands before. */
 export interface Application {
   /** Ids of the parts that stand. */
@@ -15,4 +18,5 @@ export interface Application {
   readonly latest?: readonly NamedPart[];
   /** Rules that lead to parts which the map finds go. */
   readonly dropsSurplus?: boolean;
+  readonly readBack?: ReadBack | undefined;
 }

@@ -55,8 +55,8 @@ export class CommitLog {
     this.#lost = true;
   }
 
-  /** Everything is about to be compared: what was lost before does not matter any more. */
-  compareAll(): void {
+  /** What was lost does not matter any more: everything is about to be compared, or it is known to be of our own commit. */
+  forgetLost(): void {
     this.#lost = false;
   }
 
@@ -75,12 +75,14 @@ export class CommitLog {
     return { names: new Set(after.flatMap(({ touched }) => [...touched])), by };
   }
 
-  /** Whether one commit alone changed the table from one generation to another, as far as all of them are known. */
-  isSole(before: number, after: number): boolean {
+  /** Whether so many commits changed the table from one generation to another, as far as all of them are known. */
+  isAll(count: number, before: number, after: number): boolean {
     const between = this.#commits.filter(
       ({ generation }) => isAfter(generation, before) && !isAfter(generation, after),
     );
-    return between.length === (after - before) >>> 0 && between.filter(({ touched }) => touched.size > 0).length === 1;
+    return (
+      between.length === (after - before) >>> 0 && between.filter(({ touched }) => touched.size > 0).length === count
+    );
   }
 }
 

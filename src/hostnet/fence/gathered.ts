@@ -9,9 +9,12 @@ interface Waiting<T> extends Pick<Deferred, 'resolve' | 'reject'> {
   readonly value: T;
 }
 
+/** @param rest `follows`: more that were added together are handed over next */
+type Commit<T> = (values: ReadonlyMap<string, T>, rest: 'none' | 'follows') => Promise<void>;
+
 export class Gathered<T> {
   readonly #turn: (work: () => Promise<void>) => unknown;
-  readonly #commit: (values: ReadonlyMap<string, T>) => Promise<void>;
+  readonly #commit: Commit<T>;
   /** BOUNDED: by the callers that wait. */
   readonly #waiting: Waiting<T>[] = [];
   readonly #most: number;
@@ -23,7 +26,7 @@ export class Gathered<T> {
    */
   constructor(
     turn: (work: () => Promise<void>) => unknown,
-    commit: (values: ReadonlyMap<string, T>) => Promise<void>,
+    commit: Commit<T>,
     most: number = Number.POSITIVE_INFINITY,
   ) {
     this.#turn = turn;
@@ -51,7 +54,8 @@ export class Gathered<T> {
     for (let at = 0; at < all.length; at += most) {
       const some = all.slice(at, at + most);
       const { promise, resolve, reject } = deferred();
-      void this.#turn(() => this.#commit(new Map(some)).then(resolve, reject));
+      const rest = at + most < all.length ? 'follows' : 'none';
+      void this.#turn(() => this.#commit(new Map(some), rest).then(resolve, reject));
       await promise.catch(() => this.#addEach(some, problems));
     }
     return problems;
@@ -69,10 +73,10 @@ export class Gathered<T> {
     const values = new Map(waiting.map(({ key, value }) => [key, value]));
     const problems = new Map<string, unknown>();
     try {
-      await this.#commit(values);
+      await this.#commit(values, 'none');
     } catch (error) {
       for (const [key, value] of values) {
-        const alone = values.size === 1 ? Promise.reject(error) : this.#commit(new Map([[key, value]]));
+        const alone = values.size === 1 ? Promise.reject(error) : this.#commit(new Map([[key, value]]), 'none');
         await alone.catch((problem: unknown) => problems.set(key, problem));
       }
     }

@@ -5,7 +5,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { Serial } from '../../base/serial.ts';
 import { NftChannel } from '../nft/channel.ts';
-import type { Application } from './application.ts';
+import type { Application, ReadBack } from './application.ts';
 import { dispatchPairs, samePairs, sameUnmapped, type Unmapped } from './dispatch.ts';
 import {
   FENCE_COUNTERS,
@@ -19,9 +19,9 @@ import { Gathered } from './gathered.ts';
 import { type HostDispatch, hostDispatch, hostParts } from './host-dispatch.ts';
 import { idOf, idsOf, kindOf } from './ids.ts';
 import { MappedPairs, partsIn } from './mapped.ts';
-import { fenceBatch, type NamedPart } from './nft.ts';
+import { countersAgain, fenceBatch, type NamedPart } from './nft.ts';
 import { hasNoTables, refusal } from './nft-errors.ts';
-import { counterName, FENCE_TABLE, TABLE, TABLE_LINE } from './nft-words.ts';
+import { counterName, FENCE_TABLE, TABLE } from './nft-words.ts';
 import { describe, isTableLost, namesIn, partOf, partWithChain, removal } from './objects.ts';
 import { type Difference, FenceTable } from './table.ts';
 import { vrfDevice } from './vrf.ts';
@@ -70,7 +70,7 @@ export class LinuxFence implements FenceKeeper {
   readonly #changes = new Serial();
   readonly #gathered = new Gathered<FencePart | undefined>(
     (work) => this.#changes.run(work),
-    (parts) => this.#setAll(parts),
+    (parts, rest) => this.#setAll(parts, rest === 'follows' ? 'later' : 'now'),
     MOST_AT_ONCE,
   );
 
@@ -88,11 +88,14 @@ export class LinuxFence implements FenceKeeper {
   }
 
   /** Many in few commits, which stop the daemon for as long as they take. @returns by key, what prevents those that are not set */
-  setTogether(parts: ReadonlyMap<string, FencePart | undefined>): Promise<ReadonlyMap<string, unknown>> {
-    return this.#gathered.addTogether(parts, MOST_TOGETHER);
+  async setTogether(parts: ReadonlyMap<string, FencePart | undefined>): Promise<ReadonlyMap<string, unknown>> {
+    const problems = await this.#gathered.addTogether(parts, MOST_TOGETHER);
+    await this.#changes.run(() => this.#table.catchUp());
+    return problems;
   }
 
-  async #setAll(parts: ReadonlyMap<string, FencePart | undefined>): Promise<void> {
+  async #setAll(parts: ReadonlyMap<string, FencePart | undefined>, readBack: ReadBack): Promise<void> {
+    const isSuspect = this.#table.suspect;
     const removed: string[] = [];
     const added: NamedPart[] = [];
     for (const [key, part] of parts) {
@@ -100,11 +103,11 @@ export class LinuxFence implements FenceKeeper {
       // In another domain it has another id.
       removed.push(...(part === undefined ? ids : idsOf(part.kind, key).filter((id) => id !== idOf(part, key))));
       if (part === undefined) continue;
-      if (this.#table.suspect || !isDeepStrictEqual(this.#parts.get(key)?.part, part)) {
+      if (isSuspect || !isDeepStrictEqual(this.#parts.get(key)?.part, part)) {
         added.push({ id: this.#freeId(part, key), part });
       }
     }
-    await this.#change(added, removed);
+    await this.#change(added, removed, readBack);
     const ids = new Map(added.map((each) => [each.id, each]));
     for (const [key, part] of parts) {
       const named = part && ids.get(idOf(part, key));
@@ -210,13 +213,13 @@ export class LinuxFence implements FenceKeeper {
   }
 
   /** What another program changed meanwhile is put right first: a change builds on what stands. */
-  async #change(added: readonly NamedPart[], removed: readonly string[]): Promise<void> {
+  async #change(added: readonly NamedPart[], removed: readonly string[], readBack: ReadBack = 'now'): Promise<void> {
     if (this.#table.suspect) await this.#putRight('reported');
     if (this.#found.found.length > 0) this.#onChange?.();
     const known = this.#present ?? (await this.#readPresent());
     const gone = removed.filter((id) => known.has(id));
     if (added.length === 0 && gone.length === 0) return;
-    await this.#apply({ known, added, removed: gone });
+    await this.#apply({ known, added, removed: gone, readBack });
   }
 
   /** Compares what stands with what was set, and puts back what differs. */
@@ -259,7 +262,7 @@ export class LinuxFence implements FenceKeeper {
         known: lost || this.#present === undefined ? new Set() : this.#present,
         added: all ? parts : parts.filter(({ id }) => ids.has(id)),
         removed: [],
-        first: lost ? this.#countersAgain() : [],
+        first: lost ? countersAgain(parts, this.#counted) : [],
         last: extra.flatMap(removal),
         concerned: differences.map(({ name }) => name),
       });
@@ -267,20 +270,9 @@ export class LinuxFence implements FenceKeeper {
       // What refuses it may stand in the way of a list of counters too.
       await this.#count().catch(() => undefined);
       this.#unmappable = undefined;
-      const first = [`add table ${TABLE}`, `delete table ${TABLE}`, ...this.#countersAgain()];
+      const first = [`add table ${TABLE}`, `delete table ${TABLE}`, ...countersAgain(parts, this.#counted)];
       await this.#apply({ known: new Set(), added: parts, removed: [], first });
     }
-  }
-
-  #countersAgain(): string[] {
-    const names = [...this.#parts.values()].flatMap(({ id, part }) =>
-      FENCE_COUNTERS[part.kind].map((name) => counterName(id, name)),
-    );
-    const counted = names.filter((name) => (this.#counted.get(name) ?? 0) > 0);
-    return [
-      TABLE_LINE,
-      ...counted.map((name) => `add counter ${TABLE} ${name} { packets ${this.#counted.get(name)} bytes 0 }`),
-    ];
   }
 
   /**
@@ -290,18 +282,35 @@ export class LinuxFence implements FenceKeeper {
    */
   async #apply(application: Application): Promise<void> {
     const { awaitsOthers } = await this.#commit(application);
-    if (!awaitsOthers || this.#surplus.size >= MOST_SURPLUS) await this.#dropSurplus(application.added);
+    if (!awaitsOthers || this.#surplus.size >= MOST_SURPLUS) await this.#dropSurplus(application);
   }
 
-  /** Takes away the rules that lead to parts which the map finds. @param latest parts that the last commit added */
-  async #dropSurplus(latest: readonly NamedPart[] = []): Promise<void> {
+  /** Takes away the rules that lead to parts which the map finds. @param last the last commit */
+  async #dropSurplus({ added: latest = [], readBack }: Partial<Application> = {}): Promise<void> {
     if (this.#surplus.size === 0) return;
-    await this.#commit({ known: this.#present ?? new Set(), added: [], removed: [], latest, dropsSurplus: true });
+    await this.#commit({
+      known: this.#present ?? new Set(),
+      added: [],
+      removed: [],
+      latest,
+      dropsSurplus: true,
+      readBack,
+    });
   }
 
   /** @returns whether there are parts of an earlier daemon that were not set yet */
   async #commit(application: Application): Promise<{ readonly awaitsOthers: boolean }> {
-    const { known, added, removed, first = [], last = [], concerned = [], latest = [], dropsSurplus } = application;
+    const {
+      known,
+      added,
+      removed,
+      first = [],
+      last = [],
+      concerned = [],
+      latest = [],
+      dropsSurplus,
+      readBack = 'now',
+    } = application;
     const after = new Set([...known, ...added.map(({ id }) => id)]);
     for (const id of removed) after.delete(id);
     const mapped = this.#mapped.changed();
@@ -345,7 +354,7 @@ export class LinuxFence implements FenceKeeper {
     const names = namesIn(text);
     if (concerned.some((name) => !names.has(name))) throw new Error('the batch does not make all of it again');
     const whole = text.includes(`delete table ${TABLE}`);
-    await this.#table.change(whole ? 'all' : names, () => this.#write(text));
+    await this.#table.change(whole ? 'all' : names, () => this.#write(text), readBack);
     this.#present = after;
     mapped.settle();
     this.#unmappable = after.size === 0 ? undefined : unmappable;

@@ -290,3 +290,13 @@ function untranslatedRules(id: string, { bridge, device }: UntranslatedFence): s
     ),
   );
 }
+
+/** Counters of these parts that go on where they were. @param counted values, by name */
+export function countersAgain(parts: readonly NamedPart[], counted: ReadonlyMap<string, number>): string[] {
+  const names = parts.flatMap(({ id, part }) => FENCE_COUNTERS[part.kind].map((name) => counterName(id, name)));
+  const lines = names.flatMap((name) => {
+    const packets = counted.get(name) ?? 0;
+    return packets > 0 ? [`add counter ${TABLE} ${name} { packets ${packets} bytes 0 }`] : [];
+  });
+  return [TABLE_LINE, ...lines];
+}

@@ -2,8 +2,8 @@
  * The fence's table under watch: what it contained after our own last change, and whether that still holds.
  *
  * The kernel's notifications report at once what another program changes; without them it is found by comparing.
- * After each change of our own the objects that it concerns are read back. The result counts as ours only if no other commit
- * changed the table meanwhile, which the generations of nftables show.
+ * After each change of our own, or several that are made together, the objects that it concerns are read back. The result
+ * counts as ours only if no other commit changed the table meanwhile, which the generations of nftables show.
  */
 
 import { SystemError } from '../../sys/errno.ts';
@@ -11,12 +11,15 @@ import { NetlinkListener } from '../netlink/listener.ts';
 import type { ObjectName } from '../netlink/nftables.ts';
 import { NETLINK_NETFILTER, NFNLGRP_NFTABLES } from '../netlink/nftables-layout.ts';
 import type { NftChannel } from '../nft/channel.ts';
+import type { ReadBack } from './application.ts';
 import { CommitLog } from './commits.ts';
 import { contentDamage, type ObjectContent, type TableContent, TableReader } from './content.ts';
 import type { LookScope } from './fence.ts';
 
-/** More objects than these are read faster all together. */
+/** More objects than these are read faster all together, */
 const FEW_OBJECTS = 64;
+/** where they are at least one in so many: asked for one by one, each takes that much longer. */
+const ONE_BY_ONE_FACTOR = 4;
 /** How often what a change concerned is read again when nftables changes meanwhile. */
 const MAX_ATTEMPTS = 5;
 
@@ -36,6 +39,18 @@ export interface Comparison {
 
 const SAME: Comparison = { differences: [], by: [] };
 
+/** What changes of our own made and was not read back yet. */
+interface Unread {
+  /** A generation before it. */
+  readonly before: number;
+  /** How many commits since then are ours. */
+  readonly commits: number;
+  /** The objects that it concerns. */
+  readonly names: ReadonlySet<ObjectName> | 'all';
+  /** It is read back with changes that follow: `before` is the generation that the last one made. */
+  readonly isPostponed: boolean;
+}
+
 export class FenceTable {
   readonly #reader: TableReader;
   readonly #within: <T>(work: () => T) => T;
@@ -48,8 +63,7 @@ export class FenceTable {
   #verified = 0;
   #changing = false;
   #certain = true;
-  /** Of a change of our own that was made and could not be read back yet: the generation before it, and what it concerned. */
-  #unread: { readonly before: number; readonly names: ReadonlySet<ObjectName> | 'all' } | undefined;
+  #unread: Unread | undefined;
 
   /** @param within opens the socket that hears of changes: in the network namespace of the channel */
   constructor(name: string, channel: NftChannel, within: <T>(work: () => T) => T) {
@@ -72,7 +86,7 @@ export class FenceTable {
     );
     this.#onChange = onChange;
     // Earlier changes were not reported.
-    this.#commits.lost();
+    if (this.#wanted.size > 0 || this.#unread !== undefined) this.#commits.lost();
   }
 
   async close(): Promise<void> {
@@ -89,7 +103,7 @@ export class FenceTable {
   /** Whether other programs may have changed it since it was compared. */
   get suspect(): boolean {
     this.#listener?.drain();
-    if (this.#unread !== undefined) return true;
+    if (this.#unread !== undefined) return !this.#isUntouched(this.#unread);
     if (this.#wanted.size === 0) return false;
     return this.#listener === undefined || !this.#certain || this.#commits.touchedAfter(this.#verified) !== undefined;
   }
@@ -99,9 +113,16 @@ export class FenceTable {
     return (await this.#reader.read(new Set(['table']))).has('table');
   }
 
-  /** Makes a change of our own. @param names the objects that it concerns */
-  async change(names: ReadonlySet<ObjectName> | 'all', make: () => Promise<void>): Promise<void> {
-    await this.#adoptUnread();
+  /**
+   * Makes a change of our own.
+   * @param names the objects that it concerns
+   */
+  async change(
+    names: ReadonlySet<ObjectName> | 'all',
+    make: () => Promise<void>,
+    readBack: ReadBack = 'now',
+  ): Promise<void> {
+    const former = await this.#takePostponed();
     const before = this.#reader.generation();
     this.#listener?.drain();
     const unseen = this.#listener !== undefined && this.#commits.touchedAfter(this.#verified) !== undefined;
@@ -114,9 +135,9 @@ export class FenceTable {
         if (this.#reader.generation() !== before) this.distrust();
         throw error;
       }
-      this.#unread = { before, names };
+      this.#unread = { before, commits: 1, names: union(former, names), isPostponed: false };
       // It is made: what cannot be read back now is read back before the table is compared or changed again.
-      await this.#adoptUnread().catch(rethrowUnlessRefused);
+      await this.#follow(this.#unread, readBack).catch(rethrowUnlessRefused);
       if (unseen) this.distrust();
     } finally {
       this.#changing = false;
@@ -124,9 +145,39 @@ export class FenceTable {
     }
   }
 
+  async #follow(made: Unread, readBack: ReadBack): Promise<void> {
+    const generation = this.#reader.generation();
+    const isAlone = (generation - made.before) >>> 0 === 1;
+    this.#listener?.drain();
+    // A large change of our own is more than can be reported.
+    if (isAlone) this.#commits.forgetLost();
+    if (readBack === 'now' || !isAlone) return this.#readBackUnread();
+    this.#unread = { ...made, before: generation, commits: 0, isPostponed: true };
+    this.#settled(generation);
+  }
+
+  /** Reads back what was postponed, or could not be read before; what cannot be read now either stays for later. */
+  async catchUp(): Promise<void> {
+    await this.#readBackUnread().catch(rethrowUnlessRefused);
+    this.#notice();
+  }
+
+  /** What earlier changes concerned that is read back with the next one. What cannot wait for that is read back. */
+  async #takePostponed(): Promise<Unread['names'] | undefined> {
+    const unread = this.#unread;
+    if (unread !== undefined && this.#isUntouched(unread)) return unread.names;
+    await this.#readBackUnread();
+    return undefined;
+  }
+
+  /** Whether nothing was changed after changes that are read back later. */
+  #isUntouched({ isPostponed, before }: Unread): boolean {
+    return isPostponed && before === this.#reader.generation();
+  }
+
   /** Compares what stands with what is wanted. @throws SystemError */
   async compare(scope: LookScope): Promise<Comparison> {
-    await this.#adoptUnread();
+    await this.#readBackUnread();
     this.#listener?.drain();
     const touched =
       this.#listener === undefined ? { names: undefined, by: [] } : this.#commits.touchedAfter(this.#verified);
@@ -135,7 +186,7 @@ export class FenceTable {
       scope === 'everything' || touched?.names === undefined || touched.names.size > FEW_OBJECTS
         ? undefined
         : touched.names;
-    if (few === undefined) this.#commits.compareAll();
+    if (few === undefined) this.#commits.forgetLost();
     try {
       const generation = this.#reader.generation();
       const found = await this.#reader.read(few);
@@ -145,8 +196,7 @@ export class FenceTable {
         const text = contentDamage(wanted, found.get(name), name);
         return text === undefined ? [] : [{ name, text, added: wanted === undefined }];
       });
-      this.#verified = generation;
-      this.#commits.settled(generation);
+      this.#settled(generation);
       return { differences, by: touched?.by ?? [] };
     } catch (error) {
       this.distrust();
@@ -160,15 +210,15 @@ export class FenceTable {
   }
 
   /** @throws SystemError when it still cannot be read */
-  async #adoptUnread(): Promise<void> {
+  async #readBackUnread(): Promise<void> {
     if (this.#unread === undefined) return;
-    await this.#adopt(this.#unread.before, this.#unread.names);
+    await this.#adopt(this.#unread);
     this.#unread = undefined;
   }
 
   /** Takes what is there now for what is wanted. */
-  async #adopt(before: number, names: ReadonlySet<ObjectName> | 'all'): Promise<void> {
-    const { generation, found, steady } = await this.#readBack(names);
+  async #adopt({ before, commits: own, names }: Unread): Promise<void> {
+    const { generation, found, steady } = await this.#readSteady(names);
     const concerned = names === 'all' ? new Set([...this.#wanted.keys(), ...found.keys()]) : names;
     const whole = names === 'all' || this.#isAll(concerned);
     for (const name of concerned) {
@@ -178,8 +228,12 @@ export class FenceTable {
     }
     this.#listener?.drain();
     const commits = (generation - before) >>> 0;
-    const sole = steady && (commits <= 1 || this.#commits.isSole(before, generation));
+    const sole = steady && (commits <= own || this.#commits.isAll(own, before, generation));
     this.#certain = sole && (whole || this.#certain);
+    this.#settled(generation);
+  }
+
+  #settled(generation: number): void {
     this.#verified = generation;
     this.#commits.settled(generation);
   }
@@ -190,20 +244,33 @@ export class FenceTable {
   }
 
   /** `steady`: nftables did not change while it was read. */
-  async #readBack(
+  async #readSteady(
     names: ReadonlySet<ObjectName> | 'all',
   ): Promise<{ generation: number; found: TableContent; steady: boolean }> {
     for (let attempt = 1; ; attempt++) {
       const generation = this.#reader.generation();
-      const found = await this.#reader.read(names === 'all' ? undefined : names);
+      const found = await this.#reader.read(this.#some(names));
       const steady = this.#reader.generation() === generation;
       if (steady || attempt === MAX_ATTEMPTS) return { generation, found, steady };
     }
   }
 
-  #notice(): void {
-    if (!this.#changing && this.#listener !== undefined && this.suspect) this.#onChange?.();
+  /** `undefined` where it is faster to read everything. */
+  #some(names: ReadonlySet<ObjectName> | 'all'): ReadonlySet<ObjectName> | undefined {
+    if (names === 'all') return undefined;
+    return names.size > FEW_OBJECTS && names.size * ONE_BY_ONE_FACTOR >= this.#wanted.size ? undefined : names;
   }
+
+  #notice(): void {
+    // What follows postponed changes sees to it, and the channel may be in use.
+    if (this.#changing || this.#unread?.isPostponed === true) return;
+    if (this.#listener !== undefined && this.suspect) this.#onChange?.();
+  }
+}
+
+function union(former: Unread['names'] | undefined, names: Unread['names']): Unread['names'] {
+  if (former === undefined) return names;
+  return former === 'all' || names === 'all' ? 'all' : new Set([...former, ...names]);
 }
 
 function rethrowUnlessRefused(error: unknown): void {

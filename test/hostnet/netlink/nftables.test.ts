@@ -188,23 +188,23 @@ describe('commits of nftables', () => {
       touch('in'),
       generation(8),
     );
-    expect(commits.isSole(4, 7)).toBe(true);
-    expect(commits.isSole(5, 6)).toBe(true);
-    expect([commits.isSole(4, 8), commits.isSole(6, 7), commits.isSole(3, 7)]).toEqual([false, false, false]);
+    expect(commits.isAll(1, 4, 7)).toBe(true);
+    expect(commits.isAll(1, 5, 6)).toBe(true);
+    expect([commits.isAll(1, 4, 8), commits.isAll(1, 6, 7), commits.isAll(1, 3, 7)]).toEqual([false, false, false]);
   });
 
   it('go on at the end of their numbers', () => {
     expect([isAfter(0, 0xffff_ffff), isAfter(0xffff_ffff, 0), isAfter(5, 5)]).toEqual([true, false, false]);
     const commits = log(touch('in'), generation(0));
     expect(commits.touchedAfter(0xffff_fffe)?.names).toEqual(new Set(['chain in']));
-    expect(log(generation(0xffff_ffff), touch('in'), generation(0)).isSole(0xffff_fffe, 0)).toBe(true);
+    expect(log(generation(0xffff_ffff), touch('in'), generation(0)).isAll(1, 0xffff_fffe, 0)).toBe(true);
   });
 
   it('that were lost, or are too many to remember, may have changed anything', () => {
     const lost = log(touch('in'));
     lost.lost();
     expect(lost.touchedAfter(0)).toEqual({ names: undefined, by: [] });
-    lost.compareAll();
+    lost.forgetLost();
     expect(lost.touchedAfter(0)).toBeUndefined();
     const others = Array.from({ length: 300 }, (_, i) => generation(i + 2));
     expect(log(touch('in'), generation(1), ...others).touchedAfter(0)).toEqual({ names: undefined, by: [] });
