@@ -78,6 +78,23 @@ function formatRekeyed({ sas }: RekeyedResult): string {
     .join('');
 }
 
+export const reauth: VerbSpec = {
+  ...jsonOption,
+  group: 'Tunnels',
+  usage: 'TUNNEL',
+  summary: 'have both ends authenticate anew, without interrupting the tunnel',
+  details:
+    'Negotiates a new IKE SA from the beginning, with all CHILD SAs of the old one, which goes when the new one has them. Returns\n' +
+    'then. Where the new one cannot have them, the old one stays. Only the end that knows where the peer is can do it.',
+  positionals: [1, 1],
+  exitCodes: { [FAILED]: 'an IKE SA was not replaced: the line says why' },
+  run: async (client, args, terminal) => {
+    const result = await client.call('reauth', { name: name(args) });
+    terminal.out(args.options.json === true ? json(result) : formatRekeyed(result));
+    return result.sas.every(({ replacedBy }) => replacedBy !== undefined) ? undefined : FAILED;
+  },
+};
+
 export const reset: VerbSpec = {
   ...noOptions,
   group: 'Tunnels',

@@ -13,7 +13,7 @@ import { pkiCheck } from './pki-check.ts';
 import { release } from './release.ts';
 import { reload } from './reload.ts';
 import { formatRenewal } from './renewal.ts';
-import { probe, rekey, reset } from './sa-verbs.ts';
+import { probe, reauth, rekey, reset } from './sa-verbs.ts';
 import { secretDefine, secretList, secretSetValue, secretUndefine } from './secret-verbs.ts';
 import { restart, start } from './start-verbs.ts';
 import { document, flag, json, jsonOption, name, noOptions, RefusedInputError, type VerbSpec } from './verb.ts';
@@ -140,6 +140,7 @@ export const verbs: ReadonlyMap<string, VerbSpec> = new Map(
     restart,
     destroy,
     rekey,
+    reauth,
     probe,
     reset,
     autostart,

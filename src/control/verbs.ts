@@ -59,6 +59,7 @@ export const VERBS = {
   probe: { name: 'text', seconds: 'count?' },
   /** All SAs; `ike`: the IKE SAs, `child`: the CHILD SAs of that child. */
   rekey: { name: 'text', ike: 'flag?', child: 'text?' },
+  reauth: { name: 'text' },
   reset: { name: 'text' },
   /** `plan`: says what it would do, and does nothing. */
   reload: { plan: 'flag?' },
@@ -131,6 +132,7 @@ export interface Results extends Record<Verb, unknown> {
   destroy: { readonly name: string };
   probe: ProbeResult;
   rekey: RekeyedResult;
+  reauth: RekeyedResult;
   reset: { readonly name: string };
   reload: ReloadResult;
   autostart: { readonly name: string };

@@ -29,6 +29,11 @@ export class SaRequests {
     return { name, sas: await this.#runner.host.operations.rekey(name, choice) };
   }
 
+  async reauthenticate(nameOrUuid: string): Promise<RekeyedResult> {
+    const name = this.#running(nameOrUuid);
+    return { name, sas: await this.#runner.host.operations.reauthenticate(name) };
+  }
+
   reset(nameOrUuid: string): { readonly name: string } {
     const name = this.#running(nameOrUuid);
     this.#runner.host.operations.reset(name);

@@ -9,7 +9,6 @@ import { namedDrops } from '../esp/drops.ts';
 import { IkeEndpoint } from '../ike/endpoint.ts';
 import type { ChildSa, IkeEvent, Path, SignatureAnswer, VerificationAnswer } from '../ike/events.ts';
 import type { RestoreRefusal } from '../ike/state/restore.ts';
-import type { IkeSaStatus } from '../ike/status.ts';
 import type { DataPlane, PlaneReport } from './commands.ts';
 import type { TunnelConfig } from './config.ts';
 import { ConnectionKeeper } from './connection-keeper.ts';
@@ -18,7 +17,7 @@ import { EARLY_WAIT } from './early.ts';
 import { type EngineEvent, engineEvent } from './events.ts';
 import type { ControlCounters, ControlPlaneOptions, Transmit } from './options.ts';
 import type { BelievedReport } from './path-reports.ts';
-import { checkPeers, closeChildren, type RekeyChoice, type RekeyedSa, rekeySas } from './sa-operations.ts';
+import { closeChildren } from './sa-operations.ts';
 import { SaTable } from './sa-table.ts';
 import { encodeState, type SavedEngine } from './state/record.ts';
 import type { Tunnel } from './tunnel.ts';
@@ -72,10 +71,8 @@ export class ControlPlane {
   }
 
   /**
-   * Gives a tunnel another configuration, with connections of the same names, on the same device, and pursues it as when it is
-   * started. SAs that are not closed stay as they are until they are rekeyed.
-   * @param closed SAs that do not fit the new configuration
-   * @throws RangeError, with nothing changed, when it cannot be worked with
+   * Gives a tunnel another configuration, as `TunnelChanges.change`, and pursues it as when it is started.
+   * @param closed SAs that do not fit it; others stay as they are until they are rekeyed. @throws RangeError with nothing changed
    */
   changeTunnel(now: number, config: TunnelConfig, closed: ClosedSas): void {
     const tunnel = this.tunnelNamed(config.name);
@@ -118,14 +115,9 @@ export class ControlPlane {
     this.act(now, () => this.ike.probeIkeSa(now, ikeSaId));
   }
 
-  /** Asks the peers of a tunnel whether they are there; an `alive` event tells of each IKE SA, or of `only`. Returns these. */
-  check(now: number, name: string, only?: number): IkeSaStatus[] {
-    return this.act(now, () => checkPeers(this.ike, now, this.tunnelNamed(name), only));
-  }
-
-  /** Begins to replace SAs of a tunnel by new ones, with fresh keys (RFC 7296 §2.8). Returns which. */
-  rekey(now: number, name: string, choice: RekeyChoice): RekeyedSa[] {
-    return this.act(now, () => rekeySas(this.ike, now, this.tunnelNamed(name), choice));
+  /** Carries out what an operator asks of the SAs of a tunnel: one of `sa-operations.ts`. @internal */
+  operate<T>(now: number, name: string, operation: (ike: IkeEndpoint, now: number, tunnel: Tunnel) => T): T {
+    return this.act(now, () => operation(this.ike, now, this.tunnelNamed(name)));
   }
 
   /** The local address of an IKE SA is gone: ends the SA, and negotiates a new one where this end initiates. */

@@ -42,6 +42,8 @@ export type EngineEvent =
       readonly ikeSa: IkeSaSummary;
       /** Id of the IKE SA that it replaces by rekeying. */
       readonly replaces: number | undefined;
+      /** Id of the IKE SA whose place it is to take when it has all its CHILD SAs. */
+      readonly reauthenticates: number | undefined;
     }
   | {
       readonly type: 'ike-down';
@@ -94,8 +96,10 @@ export function engineEvent(event: IkeEvent, tunnel: string | undefined): Engine
   if (event.type === 'note') return { type: 'note', tunnel, level: event.level, text: event.text };
   if (tunnel === undefined) return event.type === 'failed' ? unassociatedFailed(event) : undefined;
   switch (event.type) {
-    case 'ike-up':
-      return { type: 'ike-up', tunnel, ikeSa: event.ikeSa, replaces: event.replaces };
+    case 'ike-up': {
+      const { ikeSa, replaces, reauthenticates } = event;
+      return { type: 'ike-up', tunnel, ikeSa, replaces, reauthenticates };
+    }
     case 'ike-down':
       return { type: 'ike-down', tunnel, ikeSaId: event.ikeSaId, reason: event.reason, detail: event.detail };
     case 'child-up':

@@ -52,6 +52,19 @@ function isChosen({ children }: RekeyChoice, name: string): boolean {
   return children === 'all' || (children !== 'none' && children.name === name);
 }
 
+/** An IKE SA that is being replaced, or cannot be. */
+export interface ReauthenticatedSa extends RekeyedSa {
+  /** Why it cannot be; `undefined` when it is. */
+  readonly problem: string | undefined;
+}
+
+/** Begins to replace IKE SAs by new ones with a new authentication. */
+export function reauthenticateSas(ike: IkeEndpoint, now: number, tunnel: Tunnel): ReauthenticatedSa[] {
+  return establishedSas(ike, tunnel).map(({ id, connection = '' }) => {
+    return { kind: 'ike', id, name: connection, problem: ike.reauthenticate(now, id) };
+  });
+}
+
 /** Deletes the CHILD SAs of some children of a tunnel, telling the peer. */
 export function closeChildren(ike: IkeEndpoint, now: number, tunnel: Tunnel, names: ReadonlySet<string>): void {
   for (const { summary } of [...tunnel.children.values()]) if (names.has(summary.name)) ike.closeChild(now, summary.id);

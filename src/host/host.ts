@@ -338,14 +338,16 @@ export class TunnelHost {
     if (failed !== undefined) throw failed.reason;
   }
 
-  /** Ends without telling the peers. Returns the state for the next process (`docs/state.md`), with keys. @internal */
+  /**
+   * Ends without telling the peers, and returns the state with which the next process goes on (`docs/state.md`): it contains
+   * keys. The host must be `resumable`. @internal
+   */
   async handOver(): Promise<Uint8Array> {
     this.#closed = true;
     await settled(this.engine);
     this.#timer.close();
     await this.#devices.close();
-    // What the engine says from here on reaches nobody.
-    await this.sockets.close();
+    await Promise.all([...this.#tunnels.values()].map((sockets) => this.sockets.release(sockets)));
     this.refresh();
     const state = this.engine.saveState(this.#now());
     this.#reach.close();

@@ -4,7 +4,7 @@ import { deferred } from '../base/deferred.ts';
 import { SectunnelError } from '../base/error.ts';
 import type { ControlPlane } from '../engine/control-plane.ts';
 import type { EngineEvent } from '../engine/events.ts';
-import type { RekeyChoice } from '../engine/sa-operations.ts';
+import { checkPeers, type RekeyChoice, reauthenticateSas, rekeySas } from '../engine/sa-operations.ts';
 import type { IkeSaStatus } from '../ike/status.ts';
 
 /** Of the peer of an IKE SA. */
@@ -61,6 +61,8 @@ class Operation<R> {
   readonly results: R[] = [];
   /** What becomes of an SA that fails, by its id. BOUNDED: by the SAs of the tunnel. */
   readonly open: Map<string, (detail: string) => R> = new Map();
+  /** The id of an IKE SA that is to take the place of another one, by that. BOUNDED: as `open`. */
+  readonly successors: Map<number, number> = new Map();
   readonly #ended = deferred();
 
   constructor(tunnel: string) {
@@ -102,6 +104,7 @@ export class Operations {
   /** BOUNDED: by the calls of the program. */
   readonly #checks = new Set<Operation<CheckResult>>();
   readonly #rekeyings = new Set<Operation<RekeyResult>>();
+  readonly #reauthentications = new Set<Operation<RekeyResult>>();
 
   /** @internal */
   constructor(options: Options) {
@@ -116,7 +119,7 @@ export class Operations {
     const { engine, now } = this.#options;
     this.#demand(tunnel);
     const operation = new Operation<CheckResult>(tunnel);
-    for (const sa of engine.check(now(), tunnel)) expectAnswer(operation, sa);
+    for (const sa of engine.operate(now(), tunnel, checkPeers)) expectAnswer(operation, sa);
     if (operation.open.size === 0) throw noSuchSa(tunnel);
     return await this.#follow(this.#checks, operation, patience);
   }
@@ -140,10 +143,29 @@ export class Operations {
     const { engine, now } = this.#options;
     this.#demand(tunnel);
     const operation = new Operation<RekeyResult>(tunnel);
-    for (const sa of engine.rekey(now(), tunnel, choice)) {
+    for (const sa of engine.operate(now(), tunnel, (ike, at, of) => rekeySas(ike, at, of, choice))) {
       operation.open.set(keyOf(sa.kind, sa.id), (detail) => ({ ...sa, replacedBy: undefined, detail }));
     }
     return await this.#follow(this.#rekeyings, operation, patience);
+  }
+
+  /**
+   * Replaces the IKE SAs of a tunnel by new ones, for which both ends authenticate anew, and all their CHILD SAs
+   * (RFC 7296 §2.8.3): a result for each IKE SA. The old one goes when the new one has taken over, and stays where it cannot.
+   * @throws SectunnelError when there is no such tunnel, or when it has no IKE SA
+   */
+  async reauthenticate(tunnel: string, { patience = REKEY_PATIENCE }: Patience = {}): Promise<readonly RekeyResult[]> {
+    const { engine, now } = this.#options;
+    this.#demand(tunnel);
+    const operation = new Operation<RekeyResult>(tunnel);
+    const sas = engine.operate(now(), tunnel, reauthenticateSas);
+    if (sas.length === 0) throw noSuchSa(tunnel);
+    for (const { problem, ...sa } of sas) {
+      const key = keyOf(sa.kind, sa.id);
+      operation.open.set(key, (detail) => ({ ...sa, replacedBy: undefined, detail }));
+      if (problem !== undefined) operation.fail(key, problem);
+    }
+    return await this.#follow(this.#reauthentications, operation, patience);
   }
 
   /**
@@ -176,6 +198,9 @@ export class Operations {
   happened(event: EngineEvent): void {
     for (const operation of this.#checks) if (operation.tunnel === event.tunnel) this.#checkHappened(operation, event);
     for (const operation of this.#rekeyings) if (operation.tunnel === event.tunnel) rekeyHappened(operation, event);
+    for (const operation of this.#reauthentications) {
+      if (operation.tunnel === event.tunnel) reauthenticationHappened(operation, event);
+    }
   }
 
   #checkHappened(operation: Operation<CheckResult>, event: EngineEvent): void {
@@ -202,7 +227,7 @@ export class Operations {
     const { engine, now, drain } = this.#options;
     const key = keyOf('ike', ikeSaId);
     if (!operation.open.has(key)) return;
-    for (const sa of engine.check(now(), operation.tunnel, successor)) {
+    for (const sa of engine.operate(now(), operation.tunnel, (...asked) => checkPeers(...asked, successor))) {
       operation.open.delete(key);
       expectAnswer(operation, sa);
     }
@@ -244,6 +269,38 @@ function rekeyHappened(operation: Operation<RekeyResult>, event: EngineEvent): v
           operation.fail(key, `${event.reason}: ${event.detail}`);
         }
       }
+      break;
+    default:
+      break;
+  }
+}
+
+function reauthenticationHappened(operation: Operation<RekeyResult>, event: EngineEvent): void {
+  const { open, successors } = operation;
+  switch (event.type) {
+    case 'ike-up': {
+      const old = event.reauthenticates;
+      if (old !== undefined && open.has(keyOf('ike', old))) successors.set(old, event.ikeSa.id);
+      break;
+    }
+    case 'ike-down': {
+      const key = keyOf('ike', event.ikeSaId);
+      const successor = successors.get(event.ikeSaId);
+      if (successor !== undefined) {
+        const asked = open.get(key)?.('');
+        if (asked !== undefined) operation.settle(key, { ...asked, replacedBy: successor });
+        break;
+      }
+      operation.fail(key, goneText(event));
+      for (const [old, fresh] of successors) {
+        if (fresh === event.ikeSaId)
+          operation.fail(keyOf('ike', old), `the new one is gone (${event.reason}): ${event.detail}`);
+      }
+      break;
+    }
+    case 'failed':
+      // A CHILD SA that is refused ends the new IKE SA.
+      if (event.child === undefined) operation.failAll(`${event.reason}: ${event.detail}`);
       break;
     default:
       break;

@@ -14,6 +14,7 @@
  * addresses; if not, the IKE SA ends after three messages (7 s by default), sooner than by ordinary liveness checks. So
  * a holder of the key can take the addresses of a peer that is out of reach for that time, and of no other peer.
  */
+import { type ChildRecord, carrySameTraffic } from './session/child.ts';
 import { requestOf } from './session/child-ask.ts';
 import { endSession } from './session/lifecycle.ts';
 import type { IkeSession } from './session/session.ts';
@@ -23,6 +24,8 @@ import { LivenessTask } from './tasks/liveness.ts';
 
 /** How long both IKE SAs live side by side. */
 const SETTLE_DELAY = 1_000;
+/** A peer that negotiates several CHILD SAs asks for the next one within this time. */
+const NEXT_CHILD = 5_000;
 /** IKE SAs of one peer, with those on their way out. */
 const MAX_OF_PEER = 16;
 /** A peer that was heard within this time is not asked again. */
@@ -59,20 +62,40 @@ function originOf({ state }: IkeSession): Origin {
   return liveOf(state).origin;
 }
 
-/** Closes one of two, if that is ours to do and both are still there. */
+/**
+ * Closes one of two, if that is ours to do and both are still there. A peer that reauthenticates negotiates the CHILD SAs of the
+ * older one anew, one after the other (RFC 7296 §2.8.3), and closes it itself: while they come, it stays.
+ */
 export function resolveDuplicates(session: IkeSession, now: number): void {
   for (const other of session.registry.siblings(session)) {
     const [loser, mine] = loserOf(session, other);
-    if (mine) retire(loser, loser === session ? other : session, now);
+    const winner = loser === session ? other : session;
+    if (mine && !areSimultaneous(session, other) && isGettingChildren(winner, loser, now)) {
+      session.timers.set('duplicate', now + SETTLE_DELAY);
+      session.registry.stateChanged(session);
+    } else if (mine) retire(loser, winner, now);
     if (session.state.name !== 'established') return;
   }
 }
 
+/** Whether one lacks CHILD SAs of the other, and the last of its own is not long ago. */
+function isGettingChildren({ children }: IkeSession, other: IkeSession, now: number): boolean {
+  const own = [...children.values()];
+  const isCarried = (child: ChildRecord): boolean => own.some((mine) => mine.usable && carrySameTraffic(mine, child));
+  if ([...other.children.values()].every(isCarried)) return false;
+  return own.some(({ createdAt }) => now - createdAt < NEXT_CHILD);
+}
+
+/** Whether each was begun before the other was up. */
+function areSimultaneous(session: IkeSession, other: IkeSession): boolean {
+  const [a, b] = [originOf(session), originOf(other)];
+  return a.id < b.establishedOrder && b.id < a.establishedOrder;
+}
+
 /** Which of two goes, and whether we are to delete it. */
 function loserOf(session: IkeSession, other: IkeSession): [loser: IkeSession, mine: boolean] {
-  const a = originOf(session);
-  const b = originOf(other);
-  if (a.id < b.establishedOrder && b.id < a.establishedOrder) {
+  const [a, b] = [originOf(session), originOf(other)];
+  if (areSimultaneous(session, other)) {
     return a.spi < b.spi ? [session, a.initiator] : [other, b.initiator];
   }
   return a.id < b.id ? [session, !b.initiator] : [other, !a.initiator];

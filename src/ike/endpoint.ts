@@ -4,8 +4,7 @@
  *
  * After every call the owner drains `pollTransmit` and `pollEvent` and looks at `nextTimeout` again.
  */
-import type { IpAddress } from '../base/address.ts';
-import { sameAddress } from '../base/address.ts';
+import { type IpAddress, sameAddress } from '../base/address.ts';
 import { DecodeError, plainView } from '../base/bytes.ts';
 import { isSharedKey } from '../base/key-strength.ts';
 import { secretCame, signatureCame, verdictCame } from './answers.ts';
@@ -30,6 +29,7 @@ import type { IkeCounters, IkeSaStatus } from './status.ts';
 import { closeChild, closeSession } from './tasks/delete.ts';
 import { LivenessTask } from './tasks/liveness.ts';
 import { openSession } from './tasks/open.ts';
+import { reauthenticate } from './tasks/reauthenticate.ts';
 import { rekeyChild } from './tasks/rekey-child.ts';
 import { rekeyIkeSa } from './tasks/rekey-ike.ts';
 import { handleSessionTimeout, probeLiveness } from './timeouts.ts';
@@ -179,6 +179,12 @@ export class IkeEndpoint {
   rekeyIkeSa(now: number, ikeSaId: number): void {
     const session = this.#registry.session(ikeSaId);
     if (session !== undefined) rekeyIkeSa(session, now);
+  }
+
+  /** Replaces an IKE SA by one that is authenticated anew, when that has all its CHILD SAs. Returns why it cannot be, in words. */
+  reauthenticate(now: number, ikeSaId: number): string | undefined {
+    const session = this.#registry.session(ikeSaId);
+    return session === undefined ? 'there is no such IKE SA' : reauthenticate(session, now);
   }
 
   /** Replaces a CHILD SA by a new one for the same traffic (RFC 7296 §2.8); nothing where that is under way. */

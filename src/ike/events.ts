@@ -157,7 +157,14 @@ export type VerificationAnswer = {
  * the keys.
  */
 export type IkeEvent =
-  | { readonly type: 'ike-up'; readonly ikeSa: IkeSaSummary; readonly replaces: number | undefined }
+  | {
+      readonly type: 'ike-up';
+      readonly ikeSa: IkeSaSummary;
+      /** Id of the IKE SA that it replaces by rekeying: its children are those of this one. */
+      readonly replaces: number | undefined;
+      /** Id of the IKE SA whose place it is to take when it has all its CHILD SAs. */
+      readonly reauthenticates: number | undefined;
+    }
   | {
       readonly type: 'ike-down';
       readonly ikeSaId: number;

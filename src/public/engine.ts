@@ -21,7 +21,6 @@ export type {
 } from '../engine/options.ts';
 export type { BelievedReport } from '../engine/path-reports.ts';
 export type { RetryPolicy } from '../engine/retry.ts';
-export type { RekeyChoice, RekeyedSa } from '../engine/sa-operations.ts';
 export type { ClosedSas } from '../engine/tunnels/changes.ts';
 export type { TfcConfig } from '../esp/tfc.ts';
 export type { PolicyAction, PolicyEntry, PolicyLevel } from '../policy/database.ts';

@@ -78,6 +78,38 @@ describe('rekey', () => {
   });
 });
 
+describe('reauth', () => {
+  it('replaces the IKE SA and its CHILD SAs by new ones, and says by which', async () => {
+    const { left, right } = await daemonPair();
+    const [before] = await ikeSas(left);
+    const [code, out, err] = await sectunnel(left, 'reauth', 'net');
+    const [after, ...others] = await ikeSas(left);
+    expect([code, out, err]).toEqual([0, `IKE SA #${before!.id} replaced by #${after!.id}\n`, '']);
+    expect([others.length, after!.id === before!.id, after!.children.length]).toEqual([0, false, 1]);
+    expect(after!.children[0]!.spiIn).not.toBe(before!.children[0]!.spiIn);
+    await eventually('the peer to have one', async () => (await ikeSas(right)).length === 1);
+    expect((await ikeSas(right))[0]!.spiInitiator).toBe(after!.spiInitiator);
+  });
+
+  it('says why an IKE SA was not replaced, and leaves it up', async () => {
+    const { left, right } = await daemonPair();
+    const before = await ikeSas(left);
+    await right.giveSecret('another pre-shared key, as long as it has to be');
+    const { sas } = await left.client.call('reauth', { name: 'net' });
+    expect(sas).toEqual([
+      {
+        kind: 'ike',
+        id: before[0]!.id,
+        name: 'net',
+        detail: expect.stringMatching(/^AUTHENTICATION_FAILED: /),
+      },
+    ]);
+    expect((await ikeSas(left)).map(({ id }) => id)).toEqual(before.map(({ id }) => id));
+    const [code, out] = await sectunnel(left, 'reauth', 'net');
+    expect([code, out]).toEqual([4, expect.stringMatching(/^IKE SA #\d+ was not replaced: AUTHENTICATION_FAILED/)]);
+  });
+});
+
 it('reset ends the SAs and makes new ones, on the same device', async () => {
   const { left, right } = await daemonPair();
   const before = (await ikeSas(left))[0]!.id;
@@ -91,7 +123,7 @@ it('reset ends the SAs and makes new ones, on the same device', async () => {
   await eventually('the peer to have one', async () => (await ikeSas(right)).length === 1);
 });
 
-it.each(['probe', 'rekey', 'reset'])(
+it.each(['probe', 'rekey', 'reauth', 'reset'])(
   '%s is refused where the tunnel does not run, or where there is none',
   async (verb) => {
     const daemon = await TestDaemon.start(new MemoryNetwork().host([address('192.0.2.1')]));

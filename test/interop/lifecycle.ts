@@ -87,6 +87,14 @@ export function testLifecycle(kind: PeerKind): void {
         expect(await exchange(rig, 4)).toEqual(ALL_CARRIED);
       });
 
+      it('of both by a new authentication, which the peer does not take for a restart of ours', async () => {
+        const former = await connect(tunnelWith(kind));
+        const result = await underTraffic(rig, 4, () => ours.command(['reauth', NAME]));
+        await nothingLost(result, ours, NAME);
+        await agreed(ours, rig.peer, NAME, former);
+        expect(await exchange(rig, 4)).toEqual(ALL_CARRIED);
+      });
+
       it('after the peer was the initiator, by either side', async () => {
         const tunnel = tunnelWith(kind);
         await rig.peer.load(tunnel, 'right');

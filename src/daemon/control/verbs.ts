@@ -24,6 +24,7 @@ const handlers: { readonly [V in Verb]: Handler<V> } = {
   destroy: { lane: 'change', run: (daemon, { name }) => daemon.changes.destroy(name) },
   probe: { lane: 'outside', run: (daemon, { name, seconds }) => daemon.sas.probe(name, seconds) },
   rekey: { lane: 'outside', run: (daemon, { name, ike = false, child }) => daemon.sas.rekey(name, { ike, child }) },
+  reauth: { lane: 'outside', run: (daemon, { name }) => daemon.sas.reauthenticate(name) },
   reset: { lane: 'memory', run: (daemon, { name }) => daemon.sas.reset(name) },
   reload: { lane: 'change', run: (daemon, { plan = false }) => (plan ? daemon.planReload() : daemon.reload()) },
   autostart: { lane: 'change', run: (daemon, { name, enable }) => daemon.changes.setAutostart(name, enable) },

@@ -49,6 +49,8 @@ export interface Registry<S> {
   isSamePeer(a: S, b: S): boolean;
   /** Whether there is, or is about to be, another IKE SA with the peer of this one under the same identity of ours. */
   knowsPeer(session: S, localId: Identity): boolean;
+  /** The IKE SAs of a connection that were not given up, whatever their state. */
+  sessionsOf(connection: string): readonly S[];
   /** An IKE SA of a connection with a peer at an address that is up. */
   establishedOf(connection: string, remote: IpAddress): S | undefined;
 

@@ -322,11 +322,12 @@ export class IkeSession {
     return { spi, initiator, id, establishedOrder: this.env.nextId(), shownAt: shownAt(this.askedFrom, this.path) };
   }
 
-  announce(): void {
+  /** @param reauthenticates id of the IKE SA whose place it is to take */
+  announce(reauthenticates?: number): void {
     const state = liveOf(this.#state);
     if (state.announced) return;
     state.announced = true;
-    this.env.emit({ type: 'ike-up', ikeSa: this.summary(), replaces: state.replaces });
+    this.env.emit({ type: 'ike-up', ikeSa: this.summary(), replaces: state.replaces, reauthenticates });
   }
 
   summary(): IkeSaSummary {

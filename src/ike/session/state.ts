@@ -55,6 +55,8 @@ export interface Attempt {
   readonly wanted: ChildRequest[];
   /** Id of the IKE SA whose place this one is to take (`tasks/open.ts`). */
   readonly successorOf: number | undefined;
+  /** Id of the IKE SA that this one is to replace with all its CHILD SAs (`tasks/reauthenticate.ts`). */
+  readonly reauthenticates: number | undefined;
 }
 
 /** Our IKE_SA_INIT request, and what its answers have changed in it so far. */

@@ -17,7 +17,7 @@ import type { NotifyPayload } from '../wire/payloads/notify.ts';
 import { askVerdict, formatVerdict, signedBy } from './authentication.ts';
 import { acceptAnswer } from './child-exchange.ts';
 import { DeleteChildTask, rejectPeer } from './delete.ts';
-import { settleSuccessor } from './successor.ts';
+import { settleSuccessor, TakeOverTask } from './successor.ts';
 
 type Verifying = StateOf<'verifying'>;
 
@@ -105,11 +105,12 @@ function settle(session: IkeSession, now: number, response: AuthResponse): void 
     return;
   }
   session.establish(now, { config: attempt.config, crypto, peers, replaces: undefined });
-  session.announce();
+  session.announce(attempt.reauthenticates);
   if (first !== undefined) finishChild(session, now, response, first);
   settleNewcomer(session, now, { initialContact: false });
   session.registry.bringUp(now, session, attempt.wanted);
   if (attempt.successorOf !== undefined) settleSuccessor(session, now, attempt.successorOf);
+  if (attempt.reauthenticates !== undefined) session.enqueue(now, new TakeOverTask(attempt.reauthenticates));
 }
 
 function reject(

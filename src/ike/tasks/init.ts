@@ -211,9 +211,10 @@ function natOf({ env }: IkeSession, config: ConnectionConfig, path: Path, messag
  * When the peer opened the connection while we did, its IKE SA serves as well as ours would: ours is dropped before it
  * authenticates, and what it was wanted for is done on the other.
  */
-function adopted(session: IkeSession, now: number, { config, wanted, successorOf }: Attempt): boolean {
+function adopted(session: IkeSession, now: number, attempt: Attempt): boolean {
+  const { config, wanted, successorOf, reauthenticates } = attempt;
   // One that is to replace the other is wanted beside it.
-  if (successorOf !== undefined) return false;
+  if ((successorOf ?? reauthenticates) !== undefined) return false;
   const other = session.registry.establishedOf(config.name, session.path.remote.address);
   if (other === undefined) return false;
   session.registry.bringUp(now, other, wanted);

@@ -31,6 +31,8 @@ interface Opening {
   readonly wanted: readonly ChildRequest[];
   /** Id of the IKE SA whose place it is to take. */
   readonly successorOf?: number;
+  /** The same, where the new one is to have all its CHILD SAs. */
+  readonly reauthenticates?: number;
 }
 
 /** Sends the first IKE_SA_INIT of a new IKE SA. */
@@ -38,11 +40,11 @@ export function openSession(
   registry: Registry<IkeSession>,
   now: number,
   path: Path,
-  { config, wanted, successorOf }: Opening,
+  { config, wanted, successorOf, reauthenticates }: Opening,
 ): void {
   const { env } = registry;
   const spiInitiator = registry.newIkeSpi();
-  const attempt: Attempt = { config, wanted: [], successorOf };
+  const attempt: Attempt = { config, wanted: [], successorOf, reauthenticates };
   want(attempt.wanted, wanted);
   const state = { name: 'init-sent', attempt, init: newInitRequest(env, config) } as const;
   const session = new IkeSession(registry, {

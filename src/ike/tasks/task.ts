@@ -15,7 +15,8 @@ export type TaskKind =
   | 'rekey-ike'
   | 'delete-child'
   | 'delete-ike'
-  | 'liveness';
+  | 'liveness'
+  | 'take-over';
 
 /** @typeParam S the IKE SA, whose class keeps tasks */
 export interface Task<S> {
