@@ -17,6 +17,7 @@ import { KeySlots } from '../../../src/host/workers/key-slots.ts';
 import { ReceiveRecords, SendRecords } from '../../../src/host/workers/records.ts';
 import { Shards } from '../../../src/host/workers/shards.ts';
 import type { Path } from '../../../src/ike/events.ts';
+import type { PolicyEntry } from '../../../src/policy/database.ts';
 import { packet, protect } from '../../support/engine-net.ts';
 import { at } from '../../support/ike-pair.ts';
 
@@ -169,6 +170,27 @@ describe('a plane that takes the place of another', () => {
     expect(next.reports).toMatchObject([
       { type: 'missing', tunnel: 0, child: 'c', trigger: { local: [{ startPort: 1000 }] } },
     ]);
+  });
+
+  it('has the policy that its predecessor was given last, with the SAs in use that were', () => {
+    const records = new SendRecords(new KeySlots());
+    const first = sender();
+    const policy = (...entries: PolicyEntry[]): SendCommand => ({ type: 'policy', tunnel: 0, policy: entries });
+    const discard = protect({ name: 'first', action: 'discard', child: undefined });
+    const commands: SendCommand[] = [
+      ...[addDevice(), addTunnel(), install(1), install(2)],
+      { type: 'activate', id: 2, afterIke: false },
+      policy(discard, protect()),
+    ];
+    for (const command of commands) first.plane.apply(0, structuredClone(records.note(command)));
+    const next = sender();
+    for (const command of records.restore()) next.plane.apply(0, structuredClone(command));
+    for (const { plane } of [first, next]) expect(sealed(plane, 2)).toEqual([]);
+    for (const { plane } of [first, next]) plane.apply(0, structuredClone(records.note(policy(protect()))));
+    for (const { plane } of [first, next]) expect(spis(sealed(plane, 1))).toEqual([0x1002]);
+    // The one that was not in use is there still.
+    next.plane.apply(0, { type: 'activate', id: 1, afterIke: false });
+    expect(spis(sealed(next.plane, 1))).toEqual([0x1001]);
   });
 
   it('takes no packet twice, whichever of the two took it first', () => {
