@@ -104,7 +104,7 @@ export class Daemon {
     this.#catalog = new Catalog(options.configDir, options.runDir, options.log);
     this.#autostart = new Autostart((name) => this.#startUnasked(name), options.log);
     this.#secretsDir = join(options.configDir, 'secrets');
-    this.#stateFile = new StateFile(options.configDir, options.runDir, options.log);
+    this.#stateFile = new StateFile(options);
     this.#handsOver = options.handsOver ?? false;
     this.secrets = new SecretSources({
       own: new SecretStore(this.#secretsDir),
@@ -205,7 +205,11 @@ export class Daemon {
   /** Goes on with what the daemon before this one left, and sees whether this one can leave its own. */
   #inherit(): void {
     this.#inheritance = this.#stateFile.take();
-    this.#inheritanceEnd = setTimeout(() => this.#inheritance?.end(), INHERITANCE_PATIENCE).unref();
+    if (this.#inheritance !== undefined) {
+      const { size: connections } = this.#inheritance;
+      this.#log.info({ connections }, 'going on with the SAs that the daemon before this one left');
+      this.#inheritanceEnd = setTimeout(() => this.#endInheritance(), INHERITANCE_PATIENCE).unref();
+    }
     if (!this.#handsOver) return;
     try {
       this.#stateFile.prepare();
@@ -214,6 +218,15 @@ export class Daemon {
       this.#handsOver = false;
       this.#log.warn({}, `SAs cannot be handed over to the next daemon, they will be deleted: ${error.message}`);
     }
+  }
+
+  /** Forgets what no tunnel has taken: its keys are not to stay. */
+  #endInheritance(): void {
+    const { size: connections = 0 } = this.#inheritance ?? {};
+    this.#inheritance?.end();
+    if (connections === 0) return;
+    const why = 'their tunnels have not started';
+    this.#log.warn({ connections }, `SAs that the daemon before this one left are forgotten: ${why}`);
   }
 
   /**
@@ -225,7 +238,7 @@ export class Daemon {
     this.#ending = true;
     clearInterval(this.#repeat);
     clearTimeout(this.#inheritanceEnd);
-    this.#inheritance?.end();
+    this.#endInheritance();
     const leave = handOver && this.#handsOver ? (state: Uint8Array) => this.#stateFile.leave(state) : undefined;
     this.#autostart.close();
     await allOf(

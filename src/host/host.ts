@@ -338,16 +338,14 @@ export class TunnelHost {
     if (failed !== undefined) throw failed.reason;
   }
 
-  /**
-   * Ends without telling the peers, and returns the state with which the next process goes on (`docs/state.md`): it contains
-   * keys. The host must be `resumable`. @internal
-   */
+  /** Ends without telling the peers. Returns the state for the next process (`docs/state.md`), with keys. @internal */
   async handOver(): Promise<Uint8Array> {
     this.#closed = true;
     await settled(this.engine);
     this.#timer.close();
     await this.#devices.close();
-    await Promise.all([...this.#tunnels.values()].map((sockets) => this.sockets.release(sockets)));
+    // What the engine says from here on reaches nobody.
+    await this.sockets.close();
     this.refresh();
     const state = this.engine.saveState(this.#now());
     this.#reach.close();

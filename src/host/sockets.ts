@@ -67,6 +67,7 @@ export class SocketPool {
   readonly #open = new Map<string, UdpSocket>();
   /** The same, while they close: until then the port cannot be bound again. */
   readonly #closing = new Map<string, Promise<void>>();
+  #closed = false;
   /** Datagrams dropped because their socket was closed before them. */
   homeless = 0;
 
@@ -101,6 +102,14 @@ export class SocketPool {
       await closed;
       if (this.#closing.get(key) === closed) this.#closing.delete(key);
     }
+  }
+
+  /** Closes all sockets, whichever tunnels still need them, and opens no others. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    const entries = [...this.#entries];
+    this.#entries.clear();
+    await Promise.all([...entries.map(([key, entry]) => this.#close(key, entry)), ...this.#closing.values()]);
   }
 
   async #close(key: string, entry: Entry): Promise<void> {
@@ -159,6 +168,7 @@ export class SocketPool {
   }
 
   #entry(need: SocketNeed): Entry {
+    if (this.#closed) throw new SectunnelError('invalid-state', 'the host is closed');
     const key = keyOf(need);
     let entry = this.#entries.get(key);
     if (entry === undefined) {

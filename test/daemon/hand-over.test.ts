@@ -72,6 +72,8 @@ it('the next daemon goes on with the same SAs, and uses what was left once', asy
   expect([await spis(left), await spis(right)]).toEqual(before);
   await expectTraffic(pair);
   expect(warnings(left)).toEqual([]);
+  const told = left.lines.find(({ text }) => text.startsWith('going on with the SAs'));
+  expect(told?.fields).toEqual({ connections: 1 });
   // And once more, by the one that went on.
   await left.close();
   await left.open();
@@ -122,6 +124,16 @@ it.each<[what: string, change: (test: TestDaemon) => void, why: RegExp]>([
   await isUp(left);
   expect(await spis(left)).not.toEqual(before);
   await expectTraffic(pair);
+});
+
+it('what no tunnel takes is forgotten, and said to be', async () => {
+  const { left } = await upPair();
+  await left.close();
+  rmSync(join(left.runDir, 'live', 'net.xml'));
+  await left.open();
+  expect(warnings(left)).toEqual([]);
+  await left.close();
+  expect(warnings(left)).toEqual([expect.stringMatching(/left are forgotten: their tunnels have not started/)]);
 });
 
 it('SAs that do not fit the document any more are made anew', async () => {

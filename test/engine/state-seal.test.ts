@@ -4,6 +4,7 @@ import { toHex } from '../../src/base/bytes.ts';
 import { nobleProvider } from '../../src/crypto/noble/provider.ts';
 import { nodeProvider } from '../../src/crypto/node/provider.ts';
 import { openState, STATE_KEY_LENGTH, type StateRefusal, sealState } from '../../src/engine/state/seal.ts';
+import { chooseCrypto } from '../../src/host/crypto.ts';
 import { Random } from '../support/ike-pair.ts';
 
 const random = new Random(1).bytes;
@@ -18,7 +19,7 @@ describe('a sealed record', () => {
   it.each([0, 1, 1_000, 3_000_000])('of %i bytes is opened where it was written, by any provider', (length) => {
     const state = Uint8Array.from({ length }, (_, at) => at * 7);
     const sealed = sealState(KEY, HERE, state, random);
-    for (const crypto of [nodeProvider, nobleProvider]) {
+    for (const crypto of [nodeProvider, nobleProvider, chooseCrypto('auto')]) {
       const opened = openState({ ...KEY, crypto }, HERE, sealed);
       expect('state' in opened && Buffer.compare(opened.state, state)).toBe(0);
     }

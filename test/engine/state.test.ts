@@ -201,6 +201,21 @@ describe('an engine that is to end', () => {
   });
 });
 
+it('a peer that has given up meanwhile is found out at once, though its SA has no liveness checks', () => {
+  const pair = upPair();
+  const { net, a, b } = pair;
+  const { config } = b.tunnel();
+  b.restart();
+  net.add(b, config);
+  handOver(pair, a, { absence: 60_000 });
+  expect(a.engine.ike.status()).toHaveLength(1);
+  net.run(15_000);
+  expect(a.of('ike-down').at(-1)).toMatchObject({ reason: 'peer-dead' });
+  net.send(a, [packet('10.1.0.1', '10.2.0.1', 'anew')]);
+  net.run();
+  expectTraffic(pair, 'on new SAs');
+});
+
 describe('what is not kept', () => {
   it('is an IKE SA on which an SA is being made: the tunnel begins anew', () => {
     const pair = upPair();

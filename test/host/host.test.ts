@@ -401,6 +401,20 @@ describe('a host that is closed', () => {
     await a.host.close();
   });
 
+  it('has no socket open when its state is handed over, whoever waits for one', async () => {
+    const { network, open } = counting(new MemoryNetwork().host([address('192.0.2.1')]));
+    const { host } = end(network, { resumable: true });
+    await host.add(numbered(1), new MemoryDevice());
+    const words = { local: { ...connection().local, port: 4501, natPort: 4501 } };
+    const late = expect(host.add(numbered(2, words), new MemoryDevice())).rejects.toThrow('the host is closed');
+    const state = await host.handOver();
+    expect(state.length).toBeGreaterThan(0);
+    expect(open.size).toBe(0);
+    await late;
+    await expect(host.add(numbered(3), new MemoryDevice())).rejects.toThrow('the host is closed');
+    expect(open.size).toBe(0);
+  });
+
   it('holds nothing that keeps the process alive, whenever it is closed', async () => {
     const held = (): string[] => process.getActiveResourcesInfo().filter((kind) => /timeout|udp/i.test(kind));
     // Vitest has timers of its own; those of a host would be there for minutes.

@@ -161,7 +161,8 @@ describeInterop('keys in the memory of the daemon', ['namespaces', 'build'], () 
   });
 
   it('are gone after they were replaced, those that receive as soon as nothing can come for them', async () => {
-    const ours = await start('--libvirt-socket', 'off');
+    // With copies for a hand-over, which are to be gone, too.
+    const ours = await start('--libvirt-socket', 'off', '--hand-over');
     const words = tunnel();
     const lifetime = { soft: 3, hard: 600 };
     await load(ours, words, { espLifetime: lifetime, ikeLifetime: lifetime });
@@ -173,6 +174,21 @@ describeInterop('keys in the memory of the daemon', ['namespaces', 'build'], () 
     });
     expect(await leftAfter(ours, needlesOf(first), OVERTAKEN + WITHIN)).toEqual([]);
     expect(recorded().length).toBeGreaterThan(first.length);
+    await expectGone(ours, words.name, spelled('the pre-shared key', words.psk));
+  });
+
+  it('are gone after destroy, where the daemon before this one handed them over', async () => {
+    const ours = await start('--libvirt-socket', 'off', '--hand-over');
+    const words = tunnel();
+    await load(ours, words, {});
+    const keys = await bringUp(ours, words.name);
+    const { child } = await ours.single(words.name);
+    await ours.stop();
+    await ours.startDaemon();
+    await ours.up(words.name);
+    expect((await ours.single(words.name)).child.spiIn).toBe(child.spiIn);
+    const inUse = needlesOf(keys.filter(({ kind }) => kind.startsWith('aes')));
+    expect(found(ours, inUse)).toHaveLength(4);
     await expectGone(ours, words.name, spelled('the pre-shared key', words.psk));
   });
 

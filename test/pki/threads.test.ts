@@ -87,15 +87,12 @@ describe('a pool of verifier threads', () => {
 
   it('leaves the event loop to others while a thread computes', async () => {
     const { pool } = poolOf(fake, { deadline: 400 });
-    let longest = 0;
-    let last = performance.now();
-    const ticks = setInterval(() => {
-      longest = Math.max(longest, performance.now() - last);
-      last = performance.now();
-    }, 5);
+    let turns = 0;
+    const ticks = setInterval(() => turns++, 5);
     await pool.verifier({ anchors }).verify(from('slow'));
     clearInterval(ticks);
-    expect(longest).toBeLessThan(200);
+    // A loop that computed itself would have had none; one on a busy machine has fewer than 80.
+    expect(turns).toBeGreaterThan(5);
   });
 
   it.each(['crash', 'greedy'])('survives a thread that ends by itself: %s', async (kind) => {

@@ -57,6 +57,8 @@ export function nodeAead(algorithm: EncryptionAlgorithm, packetKey: Uint8Array):
         const plaintext = decipher.update(buffer.subarray(dataAt, dataEnd));
         decipher.final();
         buffer.set(plaintext, dataAt);
+        // It may have held keys: a record of state does.
+        plaintext.fill(0);
         return true;
       } catch {
         return false;

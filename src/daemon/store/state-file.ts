@@ -10,7 +10,7 @@ import { SectunnelError } from '../../base/error.ts';
 import type { Logger } from '../../base/log.ts';
 import { moveSecret } from '../../base/secret-bytes.ts';
 import { messageOf } from '../../base/text.ts';
-import { nodeProvider } from '../../crypto/node/provider.ts';
+import type { CryptoProvider } from '../../crypto/types.ts';
 import { Inheritance } from '../../engine/state/inheritance.ts';
 import { openState, STATE_KEY_LENGTH, type StateBinding, sealState } from '../../engine/state/seal.ts';
 import { systemRandom } from '../../host/options.ts';
@@ -20,14 +20,23 @@ import { removeFile, replaceFile } from './replace-file.ts';
 const MACHINE_ID = '/etc/machine-id';
 const BOOT_ID = '/proc/sys/kernel/random/boot_id';
 
+export interface StateFileOptions {
+  readonly configDir: string;
+  readonly runDir: string;
+  readonly crypto: CryptoProvider;
+  readonly log: Logger;
+}
+
 export class StateFile {
   readonly #path: string;
   readonly #keyPath: string;
+  readonly #crypto: CryptoProvider;
   readonly #log: Logger;
 
-  constructor(configDir: string, runDir: string, log: Logger) {
+  constructor({ configDir, runDir, crypto, log }: StateFileOptions) {
     this.#path = join(runDir, 'state');
     this.#keyPath = join(configDir, 'state.key');
+    this.#crypto = crypto;
     this.#log = log;
   }
 
@@ -37,7 +46,7 @@ export class StateFile {
       if (!existsSync(this.#path)) return undefined;
       const sealed = readPrivateFile(this.#path);
       removeFile(this.#path);
-      const opened = this.#withKey((key) => openState({ crypto: nodeProvider, key }, binding(), sealed));
+      const opened = this.#withKey((key) => openState({ crypto: this.#crypto, key }, binding(), sealed));
       if ('state' in opened) return new Inheritance(opened.state);
       this.#refuse(opened.detail);
     } catch (error) {
@@ -65,7 +74,7 @@ export class StateFile {
   /** Leaves the state for the next daemon, and erases it here. That it cannot be left is logged. */
   leave(state: Uint8Array): void {
     try {
-      const sealed = this.#withKey((key) => sealState({ crypto: nodeProvider, key }, binding(), state, systemRandom));
+      const sealed = this.#withKey((key) => sealState({ crypto: this.#crypto, key }, binding(), state, systemRandom));
       replaceFile(this.#path, sealed);
       this.#log.info({ bytes: sealed.length }, 'the state of all SAs is left for the next daemon');
     } catch (error) {

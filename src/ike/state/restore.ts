@@ -18,6 +18,7 @@ import { newLife } from '../session/state.ts';
 import { MessageWindow } from '../session/window.ts';
 import type { SessionRegistry } from '../session-registry.ts';
 import { DeleteChildTask } from '../tasks/delete.ts';
+import { probeLiveness } from '../timeouts.ts';
 import { restoreChild, type SavedChild } from './child-sa.ts';
 import type { SavedIkeSa, SavedKeys } from './ike-sa.ts';
 
@@ -36,6 +37,9 @@ export interface Resumption {
   /** The keys that ESP has for our SPI of a CHILD SA. The owner gets them back with the CHILD SA, and wipes them. */
   readonly keysOf: (spiIn: number) => Pick<ChildSa, 'keysIn' | 'keysOut'> | undefined;
 }
+
+/** Milliseconds after which a peer may have given up an IKE SA whose other end was away: it is asked. */
+const LONG_AWAY = 10_000;
 
 /** The owner is told of each SA as of one that was negotiated. Returns what was refused. */
 export function restoreIkeSas(
@@ -61,6 +65,7 @@ export function restoreIkeSas(
       refusals.push({ connection, child: child.name, detail: refusal });
       session.enqueue(now, new DeleteChildTask(child.spiIn, 'requested'));
     }
+    if (now - at >= LONG_AWAY) probeLiveness(session, now);
     for (const spi of sa.deletes) session.enqueue(now, new DeleteChildTask(spi, 'rekeyed'));
   }
   return refusals;
