@@ -20,14 +20,19 @@ export interface Done {
   readonly action: Action;
 }
 
-/** How many elements of sets and maps may still be looked at. */
+/** How much may still be looked at: rules, elements of sets and maps, and `WORDS` words of a long rule each count one. */
 export interface Budget {
   left: number;
 }
 
+/** Rules that programs make have fewer; longer ones, in chains that lead to each other, would take seconds. */
+const WORDS = 32;
+
 /** What is done with the packet; empty when the rule is not for it, or only counts or logs. */
 export function doneBy(rule: string, packet: HookPacket, table: Table, budget: Budget): readonly Done[] {
-  return new RuleReader(wordsOf(rule), packet, table, budget).read();
+  const words = wordsOf(rule);
+  budget.left -= Math.floor(words.length / WORDS);
+  return new RuleReader(words, packet, table, budget).read();
 }
 
 /** Words that take a number of others with them, and decide nothing. */

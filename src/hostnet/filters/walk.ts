@@ -51,7 +51,7 @@ const MAX_WORK = 100_000;
 const UNSEEN = 'a rule that is not looked at';
 /** The kernel's own (NFT_JUMP_STACK_SIZE). */
 const MAX_DEPTH = 16;
-/** Findings that are reported. */
+/** Findings that are reported; beyond it only what stops or translates a packet for certain, which each happens once. */
 const MAX_FINDINGS = 32;
 
 /** Asks the base chains of a hook in their order. */
@@ -222,7 +222,8 @@ class Walk {
     table: Table,
     chain: Chain,
   ): void {
-    if (this.findings.length >= MAX_FINDINGS && !found.certain) return;
+    const isLast = found.certain && found.effect !== 'mark';
+    if (this.findings.length >= MAX_FINDINGS && !isLast) return;
     this.findings.push({ to: undefined, mark: undefined, ...found, table: table.title, chain: chain.name });
   }
 }

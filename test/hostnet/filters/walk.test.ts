@@ -146,4 +146,19 @@ describe('a packet at a hook', () => {
     const long = forward(Array<string>(100_001).fill('ip saddr 1.1.1.1 drop'), { policy: 'drop' });
     expect(long).toMatchObject({ cut: true, stopped: false, findings: [{ certain: false, how: 'policy drop' }] });
   });
+
+  it('costs no more where rules are long and are come by again and again', () => {
+    const long = Array<string>(100).fill(`ip saddr 10.1.0.0/24 ${'meta skuid 5 '.repeat(210)}counter`);
+    const again = Array<string>(100).fill('jump other');
+    expect(forward(again, { others: chain('other', long) })).toMatchObject({ cut: true });
+    expect(forward(again.slice(0, 10), { others: chain('other', long) })).toMatchObject({ cut: false });
+  });
+
+  it('has a bounded number of findings, and its end is among them', () => {
+    const marks = Array<string>(40).fill('meta mark set 0x00000007');
+    const { findings, routeMark } = forward([...marks, 'drop']);
+    expect(findings).toHaveLength(33);
+    expect(findings.at(-1)).toMatchObject({ effect: 'drop', certain: true });
+    expect(routeMark).toBe(7);
+  });
 });
