@@ -35,8 +35,7 @@ const compared = (what: string): string[] => ['one', 'many', 'ratio'].map((of) =
 describeInterop('the benchmark of many tunnels', ['namespaces', 'iperf3', 'strongswan', 'build'], () => {
   it.each([
     ['sectunnel', 'hub'],
-    ['sectunnel', 'pairs'],
-    ['sectunnel-shared', 'hub'],
+    ['sectunnel-shared', 'pairs'],
     ['strongswan', 'hub'],
   ] as const)('has all figures of %s in the shape %s', async (system, shape) => {
     const { rows, failures, conditions } = await tunnelsBench({
