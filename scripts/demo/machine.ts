@@ -5,8 +5,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-const daemonProgram = fileURLToPath(new URL('../../../dist/daemon/main.js', import.meta.url));
-const command = fileURLToPath(new URL('../../../dist/cli/main.js', import.meta.url));
+const daemonProgram = fileURLToPath(new URL('../../../dist/programs/sectunneld.js', import.meta.url));
+const command = fileURLToPath(new URL('../../../dist/programs/sectunnel.js', import.meta.url));
 const udpProgram = fileURLToPath(new URL('./udp.js', import.meta.url));
 
 /** Longest time for anything to happen, in milliseconds. */

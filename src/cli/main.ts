@@ -1,5 +1,5 @@
 /** The `sectunnel` command. */
-import '../daemon/inspector.ts';
+import '../sys/inspector.ts';
 import { constants } from 'node:os';
 import { ExitCode } from './exit-code.ts';
 import { promptSecret } from './prompt.ts';

@@ -9,10 +9,10 @@ import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { messageOf } from '../base/text.ts';
-import { NO_INSPECTOR } from '../daemon/node-options.ts';
 import { makeFolders } from '../daemon/store/make-folders.ts';
 import { removeFile, removeLeftovers, replaceFile } from '../daemon/store/replace-file.ts';
 import { TUNNEL_NAMESPACE } from '../libvirt/namespace.ts';
+import { NO_INSPECTOR } from '../sys/node-options.ts';
 import { APPARMOR, apparmorProblem } from './apparmor.ts';
 import { type Arguments, type LocalVerbSpec, RefusedInputError, type Terminal, UsageError } from './verb.ts';
 

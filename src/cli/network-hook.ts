@@ -5,7 +5,7 @@
  *
  * Exit code 1 and a line on standard error veto a start; libvirt shows that line. After a stop libvirt ignores both.
  */
-import '../daemon/inspector.ts';
+import '../sys/inspector.ts';
 import { messageOf } from '../base/text.ts';
 import { DaemonClient } from '../control/client.ts';
 

@@ -4,8 +4,8 @@ import { chmodSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { run } from '../../src/cli/run.ts';
-import { NO_INSPECTOR } from '../../src/daemon/node-options.ts';
 import { TUNNEL_NAMESPACE } from '../../src/libvirt/namespace.ts';
+import { NO_INSPECTOR } from '../../src/sys/node-options.ts';
 import { temporaryFolder } from '../support/daemon.ts';
 
 async function sectunnel(...words: string[]): Promise<{ code: number; out: string; err: string }> {

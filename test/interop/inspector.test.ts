@@ -6,7 +6,7 @@ import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it, onTestFinished } from 'vitest';
 import { run as runCommand } from '../../src/cli/run.ts';
-import { NO_INSPECTOR } from '../../src/daemon/node-options.ts';
+import { NO_INSPECTOR } from '../../src/sys/node-options.ts';
 import type { Lab } from '../support/lab/lab.ts';
 import type { Namespace } from '../support/lab/namespace.ts';
 import { type Background, STARTING, waitFor } from '../support/lab/process.ts';

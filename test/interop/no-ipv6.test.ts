@@ -87,7 +87,7 @@ describeInterop('on a kernel without IPv6', ['namespaces', 'uml', 'build'], () =
 /** Each step of the guest writes a file. Commands fork as little as they can. */
 function script(folder: string): string {
   const command = (words: string, step: string): string =>
-    `node ${projectRoot()}/dist/cli/main.js --run-dir /run/sectunnel ${words} >${folder}/${step} 2>&1`;
+    `node ${projectRoot()}/dist/programs/sectunnel.js --run-dir /run/sectunnel ${words} >${folder}/${step} 2>&1`;
   return `#!/bin/bash
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin:${join(process.execPath, '..')}
 cd ${folder}
@@ -105,7 +105,7 @@ address add ${LEFT[4].outer}/24 dev vec0
 link set vec0 up
 END
 if [ -e /proc/sys/net/ipv6 ]; then echo "IPv6" >families; else echo "no IPv6" >families; fi
-node ${projectRoot()}/dist/daemon/main.js --config-dir ${folder}/config --run-dir /run/sectunnel --libvirt-socket off --log-format text --workers 0 </dev/null >log 2>&1 &
+node ${projectRoot()}/dist/programs/sectunneld.js --config-dir ${folder}/config --run-dir /run/sectunnel --libvirt-socket off --log-format text --workers 0 </dev/null >log 2>&1 &
 daemon=$!
 for turn in {1..60}; do grep -q 'is ready' log && break; sleep 0.5; done
 ${command('secret-define secret.xml', 'secret')}

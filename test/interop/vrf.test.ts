@@ -102,7 +102,7 @@ function document(name: string, inside: string, outside: string): string {
 /** Each step of the guest writes a file. Commands fork as little as they can. */
 function script(folder: string): string {
   const command = (words: string, step: string): string =>
-    `node ${projectRoot()}/dist/cli/main.js --run-dir /run/sectunnel ${words} >${folder}/${step} 2>&1`;
+    `node ${projectRoot()}/dist/programs/sectunnel.js --run-dir /run/sectunnel ${words} >${folder}/${step} 2>&1`;
   const links = TUNNELS.flatMap(({ inside, outside }, at) => [
     `link add ${outside} type vrf table ${at + 11}`,
     `link add ${inside} type vrf table ${at + 21}`,
@@ -133,7 +133,7 @@ ip -batch - <<'END'
 link set lo up
 ${links.join('\n')}
 END
-node ${projectRoot()}/dist/daemon/main.js --config-dir ${folder}/config --run-dir /run/sectunnel --libvirt-socket off --log-format text --workers 0 </dev/null >log 2>&1 &
+node ${projectRoot()}/dist/programs/sectunneld.js --config-dir ${folder}/config --run-dir /run/sectunnel --libvirt-socket off --log-format text --workers 0 </dev/null >log 2>&1 &
 daemon=$!
 for turn in {1..60}; do grep -q 'is ready' log && break; sleep 0.5; done
 ${command('secret-define secret.xml', 'secret')}

@@ -14,7 +14,7 @@ import { auth, right, root } from './judge.ts';
 import { authority, dns, ecKey, make, makeCrl, NOW } from './make.ts';
 import { lists } from './make-ocsp.ts';
 
-const BUILT = 'dist/pki/threads/worker.js';
+const BUILT = 'dist/pki/threads/verifier-worker.js';
 const end = make({ subject: 'O=Example, CN=gw1', issuer: root, san: [dns('gw1.example')] });
 const anchors = [parseCertificate(root.der)];
 

@@ -162,7 +162,7 @@ export class WorkerHandle {
     const options = { ...WORKER_OPTIONS, workerData, transferList: [port2], resourceLimits: RESOURCES };
     let worker: Worker;
     try {
-      worker = new Worker(new URL('./worker.js', import.meta.url), options);
+      worker = new Worker(new URL('./packet-worker.js', import.meta.url), options);
     } catch (error) {
       // No thread can be started. Reported later, like the end of a running worker: the caller is not ready for it yet.
       port1.close();

@@ -6,5 +6,5 @@ import { WORKER_OPTIONS } from '../../base/worker-options.ts';
 const RESOURCES = { maxOldGenerationSizeMb: 256, maxYoungGenerationSizeMb: 8 } as const;
 
 export function spawnVerifierThread(): Worker {
-  return new Worker(new URL('./worker.js', import.meta.url), { ...WORKER_OPTIONS, resourceLimits: RESOURCES });
+  return new Worker(new URL('./verifier-worker.js', import.meta.url), { ...WORKER_OPTIONS, resourceLimits: RESOURCES });
 }

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
 import { expect, it } from 'vitest';
 import { WORKER_OPTIONS } from '../../src/base/worker-options.ts';
-import { isRefusedOption, NO_INSPECTOR } from '../../src/daemon/node-options.ts';
+import { isRefusedOption, NO_INSPECTOR } from '../../src/sys/node-options.ts';
 
 it('tells options that open the inspector or write memory from others', () => {
   const refused = ['--inspect', '--inspect-brk=0.0.0.0:1', '--inspect_port=9229', '--heapsnapshot-signal=SIGUSR2'];
