@@ -30,5 +30,5 @@ function quoteIn(packet: Uint8Array): Uint8Array | undefined {
   if (packet[isV4 ? 9 : 6] !== (isV4 ? ICMP : ICMP_V6)) return undefined;
   const at = isV4 ? 4 * (packet[0]! & 0xf) : 40;
   const isError = isV4 ? [3, 4, 5, 11, 12].includes(packet[at]!) : packet[at]! < 128;
-  return isError && packet.length > at + 28 ? packet.subarray(at + 8) : undefined;
+  return isError && packet.length >= at + 28 ? packet.subarray(at + 8) : undefined;
 }
