@@ -12,7 +12,8 @@ const CORPUS = join(import.meta.dirname, 'corpus');
 /** Of each test run. */
 const SEEDS = 120;
 
-describe('the simulator', () => {
+// It computes and waits for nothing: how long is a matter of what else the machine does.
+describe('the simulator', { timeout: 240_000 }, () => {
   it.each(readdirSync(CORPUS))('holds what failed once: %s', (file) => {
     const scenario = JSON.parse(readFileSync(join(CORPUS, file), 'utf8')) as Scenario;
     expect(simulate(scenario).failure).toBeUndefined();
