@@ -122,8 +122,9 @@ describeInterop('a daemon that runs out', ['namespaces', 'build'], () => {
     it('of descriptors answers all the same, carries, and rekeys', async () => {
       most = Number(/open files +(\d+)/.exec(readFileSync(`/proc/${left.pid}/limits`, 'utf8'))![1]);
       await left.command(['update', '--live', '-'], { input: document(NAME, 2) });
-      const { ikeSas } = await left.up(NAME);
-      const before = ikeSas[0]!.children[0]!.spiIn;
+      // The SA that there is keeps its lifetime; the next one has two seconds.
+      await left.command(['rekey', NAME]);
+      const before = (await left.single(NAME)).child.spiIn;
       for (let more = 0; more < ENOUGH; more++) {
         await leave(more);
         await does(['status'], NO_DESCRIPTORS);
