@@ -122,6 +122,9 @@ describeInterop('a peer with a child for each range', ['namespaces', 'strongswan
   const reach = (): Promise<number[]> =>
     Promise.all(FAR.map((destination) => ping(left, { source: NEAR, destination, count: 3 })));
 
+  const installed = async (): Promise<string[]> =>
+    (await peer.sas()).flatMap(({ children }) => children.filter((child) => child.installed).map(({ spiIn }) => spiIn));
+
   /** The peer's ranges that our SAs are for. */
   async function parts(): Promise<string[]> {
     const { ikeSas } = await ours.tunnel(NAME);
@@ -140,8 +143,14 @@ describeInterop('a peer with a child for each range', ['namespaces', 'strongswan
       expect(await reach()).toEqual([3, 3]);
       await waitForParts(RANGES);
       for (const child of ['c0', 'c1']) {
+        const before = new Set(await installed());
         await peer.rekeyChild(child);
         expect(await reach()).toEqual([3, 3]);
+        // swanctl returns when it has begun. What is being replaced is no longer called installed.
+        await waitFor('the end of the rekeying', async () => {
+          const now = await installed();
+          return now.length === RANGES.length && now.some((spi) => !before.has(spi)) ? true : undefined;
+        });
       }
       const { drops, ikeSas } = await ours.tunnel(NAME);
       expect(drops['narrowed-by-peer'] ?? 0).toBe(0);
