@@ -3,9 +3,9 @@ import { join } from 'node:path';
 import { defineConfig } from 'vitest/config';
 import { SlowFirst } from './test/support/slow-first.ts';
 
-// Three groups, one after another. First the quick tests: four projects, two of which `npm run test:unit` runs; more at a time than there are
-// processors, as some wait. Then those that start daemons and peers in network namespaces, five files at a time: each has
-// namespaces of its own, and waits more than it computes. Last those that want all processors for themselves.
+// Three groups, one after another. First the quick tests, on all processors: four projects, two of which `npm run test:unit`
+// runs. Then those that start daemons and peers in network namespaces, four files at a time: each has namespaces of its own,
+// and waits more than it computes. Last those that want all processors for themselves.
 
 /**
  * Files of layers that keep nothing but what a test makes: they may share a process, and what it has loaded. Those that
@@ -46,7 +46,7 @@ const config: ReturnType<typeof defineConfig> = defineConfig({
           include: [PURE],
           exclude: [THOROUGH, ...ROOT],
           testTimeout: 30_000,
-          maxWorkers: '150%',
+          maxWorkers: '100%',
           isolate: false,
         },
       },
@@ -56,7 +56,7 @@ const config: ReturnType<typeof defineConfig> = defineConfig({
           include: ['test/**/*.test.ts'],
           exclude: ['test/interop/**', PURE, THOROUGH, ...ROOT],
           testTimeout: 30_000,
-          maxWorkers: '150%',
+          maxWorkers: '100%',
         },
       },
       {
@@ -64,7 +64,7 @@ const config: ReturnType<typeof defineConfig> = defineConfig({
           name: 'thorough',
           include: [THOROUGH],
           testTimeout: 30_000,
-          maxWorkers: '150%',
+          maxWorkers: '100%',
         },
       },
       {
@@ -72,7 +72,7 @@ const config: ReturnType<typeof defineConfig> = defineConfig({
           name: 'root',
           include: [...ROOT],
           testTimeout: 30_000,
-          maxWorkers: '150%',
+          maxWorkers: '100%',
         },
       },
       {
@@ -82,7 +82,7 @@ const config: ReturnType<typeof defineConfig> = defineConfig({
           exclude: [ALONE],
           testTimeout: 180_000,
           hookTimeout: 240_000,
-          maxWorkers: 5,
+          maxWorkers: 4,
           sequence: { groupOrder: 1 },
         },
       },
