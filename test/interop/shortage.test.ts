@@ -123,8 +123,14 @@ describeInterop('a daemon that runs out', ['namespaces', 'build'], () => {
       most = Number(/open files +(\d+)/.exec(readFileSync(`/proc/${left.pid}/limits`, 'utf8'))![1]);
       await left.command(['update', '--live', '-'], { input: document(NAME, 2) });
       // The SA that there is keeps its lifetime; the next one has two seconds.
+      const spis = async (): Promise<string[]> =>
+        (await left.tunnel(NAME)).ikeSas.flatMap(({ children }) => children.map(({ spiIn }) => spiIn));
+      const [first] = await spis();
       await left.command(['rekey', NAME]);
-      const before = (await left.single(NAME)).child.spiIn;
+      const before = await waitFor('another CHILD SA alone', async () => {
+        const [one, ...more] = await spis();
+        return more.length === 0 && one !== first ? one : undefined;
+      });
       for (let more = 0; more < ENOUGH; more++) {
         await leave(more);
         await does(['status'], NO_DESCRIPTORS);
@@ -143,8 +149,7 @@ describeInterop('a daemon that runs out', ['namespaces', 'build'], () => {
       await new Promise((resolve) => setTimeout(resolve, 2_000));
       await carries();
       await leave();
-      const spis = (await left.tunnel(NAME)).ikeSas.flatMap(({ children }) => children.map(({ spiIn }) => spiIn));
-      expect(spis).not.toContain(before);
+      expect(await spis()).not.toContain(before);
       await left.command(['update', '--live', '-'], { input: document(NAME) });
       expect(left.log()).not.toContain('the fence could not be checked');
       await left.command(['destroy', 'more'], { check: false });
