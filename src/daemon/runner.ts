@@ -249,7 +249,7 @@ export class Runner {
   }
 
   /**
-   * Stops all tunnels, telling their peers, or with `leave` nobody but the next daemon. What keeps their packets from passing
+   * Stops all tunnels and tells their peers; with `leave` it tells only the next daemon. What keeps their packets from passing
    * in the clear stays.
    */
   async close(leave?: (state: Uint8Array) => void): Promise<void> {

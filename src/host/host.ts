@@ -344,7 +344,7 @@ export class TunnelHost {
     await settled(this.engine);
     this.#timer.close();
     await this.#devices.close();
-    // What the engine says from here on reaches nobody.
+    // From here on nothing of the engine is sent.
     await this.sockets.close();
     this.refresh();
     const state = this.engine.saveState(this.#now());
